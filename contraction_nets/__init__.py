@@ -1,5 +1,90 @@
-"""Implicit networks that are provably well-posed and robust in the infinity norm."""
+"""Implicit networks that are provably well-posed and robust in the infinity norm.
 
-from contraction_nets.geometry.measures import OptimalWeights, matrix_measure, optimal_weights
+Everything public is listed below and loaded on first use: importing this package imports
+neither torch nor cvxpy.
+"""
 
-__all__ = ["OptimalWeights", "matrix_measure", "optimal_weights"]
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from contraction_nets.certificates.lipschitz import LipschitzCertificate, lipschitz_certificate
+    from contraction_nets.certificates.weights import ImplicitWeights
+    from contraction_nets.errors import (
+        ContractionNetsError,
+        ConvergenceWarning,
+        NotWellPosedError,
+        SolverError,
+        UnknownSolverError,
+    )
+    from contraction_nets.geometry.measures import OptimalWeights, matrix_measure, optimal_weights
+    from contraction_nets.nn.constrain import (
+        contracting,
+        lipschitz_penalty,
+        project_,
+        project_after_step,
+    )
+    from contraction_nets.nn.conv import ImplicitConv2d
+    from contraction_nets.nn.layers import ImplicitLayer, ImplicitNetwork
+    from contraction_nets.solving.projection import project
+    from contraction_nets.solving.registry import available_solvers
+    from contraction_nets.training.loop import TrainingResult, fit
+
+_HOME = {
+    "certificates.lipschitz": ("LipschitzCertificate", "lipschitz_certificate"),
+    "certificates.weights": ("ImplicitWeights",),
+    "errors": (
+        "ContractionNetsError",
+        "ConvergenceWarning",
+        "NotWellPosedError",
+        "SolverError",
+        "UnknownSolverError",
+    ),
+    "geometry.measures": ("OptimalWeights", "matrix_measure", "optimal_weights"),
+    "nn.constrain": ("contracting", "lipschitz_penalty", "project_", "project_after_step"),
+    "nn.conv": ("ImplicitConv2d",),
+    "nn.layers": ("ImplicitLayer", "ImplicitNetwork"),
+    "solving.projection": ("project",),
+    "solving.registry": ("available_solvers",),
+    "training.loop": ("TrainingResult", "fit"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [
+    "ContractionNetsError",
+    "ConvergenceWarning",
+    "ImplicitConv2d",
+    "ImplicitLayer",
+    "ImplicitNetwork",
+    "ImplicitWeights",
+    "LipschitzCertificate",
+    "NotWellPosedError",
+    "OptimalWeights",
+    "SolverError",
+    "TrainingResult",
+    "UnknownSolverError",
+    "available_solvers",
+    "contracting",
+    "fit",
+    "lipschitz_certificate",
+    "lipschitz_penalty",
+    "matrix_measure",
+    "optimal_weights",
+    "project",
+    "project_",
+    "project_after_step",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

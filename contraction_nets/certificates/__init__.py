@@ -1,0 +1,1 @@
+"""What can be proved about weights: certificates and their exact verification."""

@@ -146,11 +146,13 @@ def optimal_weights(A: ArrayLike, *, slack: float = 1e-6) -> OptimalWeights:
     n = majorant.shape[0]
     abscissa = spectral_abscissa(A)
     scale = max(1.0, float(np.abs(majorant).sum(axis=1).max()))
-    candidates = [np.ones(n)]
+    candidates: list[Array] = [np.ones(n)]
     for factor in (1.0, 1e3, 1e5):
-        eta = np.linalg.solve((abscissa + factor * slack * scale) * np.eye(n) - majorant, np.ones(n))
+        eta = np.linalg.solve(
+            (abscissa + factor * slack * scale) * np.eye(n) - majorant, np.ones(n)
+        )
         if np.isfinite(eta).all() and (eta > 0).all():
             candidates.append(eta / eta.max())
             break
-    eta = min(candidates, key=lambda weights: matrix_measure(A, weights))
+    eta: Array = min(candidates, key=lambda weights: matrix_measure(A, weights))
     return OptimalWeights(eta=eta, measure=matrix_measure(A, eta), abscissa=abscissa)

@@ -1,0 +1,1 @@
+"""Problems, solutions and the registry of the backends in the folder `solvers`."""

@@ -1,0 +1,240 @@
+"""The weights of one implicit network as stored: what a certificate is about."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from contraction_nets.nn.layers import ImplicitNetwork
+
+_PARAMETERS = {"leaky_relu": 0.01, "elu": 1.0}
+"""Activations with a parameter, and its default."""
+_PLAIN = ("relu", "tanh", "sigmoid", "softplus")
+
+
+def parse_activation(spec: str) -> tuple[str, float | None]:
+    """Name and parameter of an activation whose slopes are all in [0, 1].
+
+    Parameters
+    ----------
+    spec : str
+        "relu", "leaky_relu", "leaky_relu(0.2)", "tanh", "sigmoid", "softplus", "elu" or
+        "elu(0.5)".
+
+    Returns
+    -------
+    tuple of str and float or None
+        The slope of leaky_relu below zero or the α of elu; None for the others.
+
+    Raises
+    ------
+    ValueError
+        Another activation, or a parameter outside [0, 1]: its slopes leave [0, 1].
+
+    Examples
+    --------
+    >>> parse_activation("leaky_relu(0.2)")
+    ('leaky_relu', 0.2)
+    """
+    match = re.fullmatch(r"(\w+)(?:\(([^()]*)\))?", spec) if isinstance(spec, str) else None
+    name, text = match.groups() if match else ("", None)
+    if name in _PLAIN and text is None:
+        return name, None
+    if name in _PARAMETERS:
+        try:
+            parameter = _PARAMETERS[name] if text is None else float(text)
+        except ValueError:
+            parameter = math.nan
+        if 0.0 <= parameter <= 1.0:
+            return name, parameter
+    raise ValueError(
+        f"got activation {spec!r}, expected one with slopes in [0, 1]: {', '.join(_PLAIN)}, "
+        "leaky_relu, leaky_relu(slope), elu or elu(alpha) with the number in [0, 1]."
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class ImplicitWeights:
+    """Weights of x = φ(A x + B u + b), y = C x + D u + c (THEORY §1), read-only.
+
+    Float32 and float64 arrays keep every bit; float16, integers and booleans are converted to
+    the smaller of the two that holds them exactly.
+
+    Parameters
+    ----------
+    A : (n, n) array
+        State matrix.
+    B : (n, p) array
+        Input matrix.
+    C : (q, n) array
+        Output matrix.
+    D : (q, p) array, optional
+        Feed-through.
+    b : (n,) array, optional
+        State bias; it has no part in any Lipschitz bound.
+    c : (q,) array, optional
+        Output bias.
+    activation : str
+        φ, as in `parse_activation`.
+
+    Raises
+    ------
+    ValueError
+        Shapes that do not fit, entries that are not finite real numbers, an activation whose
+        slopes leave [0, 1].
+    """
+
+    A: NDArray[Any]
+    B: NDArray[Any]
+    C: NDArray[Any]
+    D: NDArray[Any] | None = None
+    b: NDArray[Any] | None = None
+    c: NDArray[Any] | None = None
+    activation: str = "relu"
+
+    def __post_init__(self) -> None:
+        parse_activation(self.activation)
+        for name in ("A", "B", "C", "D", "b", "c"):
+            value = getattr(self, name)
+            if value is not None or name in "ABC":
+                object.__setattr__(self, name, _stored(value, name))
+        for name, ndim in (("A", 2), ("B", 2), ("C", 2)):
+            if getattr(self, name).ndim != ndim:
+                _refuse_shape(name, getattr(self, name), "two dimensions")
+        n, p, q = len(self.A), self.B.shape[1], len(self.C)
+        expected = {"A": (n, n), "B": (n, p), "C": (q, n), "D": (q, p), "b": (n,), "c": (q,)}
+        for name, array in self.arrays().items():
+            if array.shape != expected[name] or array.size == 0:
+                _refuse_shape(name, array, f"{expected[name]} with no zero")
+
+    @property
+    def state_dim(self) -> int:
+        """Number of states n."""
+        return len(self.A)
+
+    @property
+    def input_dim(self) -> int:
+        """Number of inputs p."""
+        return int(self.B.shape[1])
+
+    @property
+    def output_dim(self) -> int:
+        """Number of outputs q."""
+        return len(self.C)
+
+    @property
+    def shapes(self) -> dict[str, list[int]]:
+        """Shape of every array that is there, by name."""
+        return {name: list(array.shape) for name, array in self.arrays().items()}
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays that are there, by name, in the order A, B, C, D, b, c."""
+        named = {name: getattr(self, name) for name in ("A", "B", "C", "D", "b", "c")}
+        return {name: array for name, array in named.items() if array is not None}
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash over the activation and the name, dtype, shape and bytes of every array."""
+        digest = hashlib.sha256(f"activation {self.activation}\n".encode())
+        for name, array in self.arrays().items():
+            little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+            digest.update(f"{name} {array.dtype.name} {array.shape}\n".encode())
+            digest.update(little.tobytes())
+        return digest.hexdigest()
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> ImplicitWeights:
+        """Read a .npz, .safetensors, .pt or .pth file, or a RUN folder (`model.safetensors`).
+
+        Keys are matched by what follows their last dot, "layer.A" is A; others are ignored.
+        Nothing in a file is ever executed.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is no such file.
+        ValueError
+            The file cannot be read as weights.
+        """
+        from contraction_nets.certificates.files import read_weights
+
+        return cls(**read_weights(path))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write to a .npz or .safetensors file, atomically; equal weights give equal bytes.
+
+        Raises
+        ------
+        ValueError
+            Another suffix.
+        """
+        from contraction_nets.certificates.files import write_weights
+
+        write_weights(path, self.arrays(), self.activation)
+
+    @classmethod
+    def from_module(cls, network: ImplicitNetwork) -> ImplicitWeights:
+        """The weights of an `ImplicitNetwork`, in their stored dtype."""
+        from contraction_nets.nn.convert import from_module
+
+        return cls(**from_module(network))
+
+    @classmethod
+    def from_sequential(cls, sequential: Any) -> ImplicitWeights:
+        """A feed-forward `torch.nn.Sequential` of linear layers and activations (THEORY §1)."""
+        from contraction_nets.nn.convert import from_sequential
+
+        return cls(**from_sequential(sequential))
+
+    def to_module(self) -> ImplicitNetwork:
+        """An `ImplicitNetwork` with these weights."""
+        from contraction_nets.nn.convert import to_module
+
+        return to_module(self)
+
+
+def _stored(values: ArrayLike, name: str) -> NDArray[Any]:
+    """A read-only copy in native float32 or float64, equal to the values."""
+    try:
+        raw = np.asarray(values)
+    except Exception as error:  # array-likes raise whatever they like
+        raise ValueError(
+            f"{name} cannot be read as an array, expected one of real numbers; "
+            "detach tensors that require a gradient."
+        ) from error
+    small = raw.dtype.name in ("bool", "int8", "uint8", "int16", "uint16", "float16", "float32")
+    if raw.dtype.kind not in "biuf" or raw.dtype.itemsize > 8:
+        raise ValueError(
+            f"{name} has dtype {raw.dtype}, expected float32 or float64; convert it first."
+        )
+    array = np.array(raw, dtype=np.float32 if small else np.float64, order="C")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} contains NaN or Inf, expected finite entries; clean it first.")
+    # Compared as Python integers: numpy would compare int64 with float64 after rounding.
+    if (
+        not small
+        and raw.dtype.kind in "iu"
+        and [int(v) for v in array.flat] != raw.ravel().tolist()
+    ):
+        raise ValueError(
+            f"{name} has integers that float64 cannot hold, expected magnitudes up to 2**53; "
+            "convert it to float64 first."
+        )
+    array.setflags(write=False)
+    return array
+
+
+def _refuse_shape(name: str, array: NDArray[Any], expected: str) -> None:
+    raise ValueError(
+        f"{name} has shape {array.shape}, expected {expected}; "
+        "A is (n, n), B (n, p), C (q, n), D (q, p), b (n,), c (q,)."
+    )

@@ -1,0 +1,146 @@
+"""The backends, found by listing the folder `solvers` and the installed entry points.
+
+A backend is one file in that folder and no other edit. The name `solvers` is common, so
+the folder is loaded on first use only, and a stranger's module of that name is reported
+by its path instead of being run.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import contraction_nets
+from contraction_nets.errors import SolverError, UnknownSolverError
+from contraction_nets.solving.backend import Backend
+from contraction_nets.solving.problems import Problem
+from contraction_nets.solving.solution import Solution
+
+ENTRY_POINT_GROUP = "contraction_nets.solvers"
+_IDENTITY = "__contraction_nets__"
+
+
+def available_solvers(kind: str | None = None) -> list[str]:
+    """Names of the installed backends.
+
+    Parameters
+    ----------
+    kind : {"projection", "linear program"}, optional
+        Only backends that solve this kind of problem.
+
+    Returns
+    -------
+    list of str
+        Sorted names; each is a value of ``solver=``.
+
+    Raises
+    ------
+    UnknownSolverError
+        Another module named `solvers` shadows the folder of backends.
+    """
+    backends = (_load(name) for name in sorted(_homes()))
+    return [
+        backend.name
+        for backend in backends
+        if not backend.missing() and (kind is None or kind in backend.solves)
+    ]
+
+
+def get_backend(name: str, **options: Any) -> Backend:
+    """The backend of that name with these options.
+
+    Raises
+    ------
+    UnknownSolverError
+        No backend has that name, or a package it requires is missing.
+    ValueError
+        An option it does not have, or a value it does not take.
+    """
+    if name not in _homes():
+        raise UnknownSolverError(
+            f"got solver {name!r}, expected one of {', '.join(available_solvers())}."
+        )
+    backend = _load(name)
+    if missing := backend.missing():
+        raise UnknownSolverError(
+            f"solver '{name}' needs the package {missing[0]!r}, which is not installed; "
+            f"run: pip install {missing[0]}"
+        )
+    if unknown := sorted(set(options) - set(backend.options())):
+        known = ", ".join(backend.options()) or "none"
+        raise ValueError(f"solver '{name}' has no option {unknown[0]!r}, expected one of: {known}.")
+    return backend(**options)
+
+
+def solve(problem: Problem, solver: str, **options: Any) -> Solution:
+    """Solve a problem with the named backend.
+
+    Raises
+    ------
+    SolverError
+        The backend does not solve this kind of problem.
+    UnknownSolverError, ValueError
+        As in `get_backend`.
+    """
+    backend = get_backend(solver, **options)
+    if problem.kind not in backend.solves:
+        raise SolverError(
+            f"solver '{solver}' does not solve a {problem.kind}, "
+            f"expected one of {', '.join(available_solvers(problem.kind))}."
+        )
+    return backend.solve(problem)
+
+
+def _homes() -> dict[str, str]:
+    """Backend name → where it is: "module" in our folder, or "module:Class" elsewhere."""
+    package = _solvers_package()
+    found = {
+        module.name.rstrip("_"): f"{package.__name__}.{module.name}"
+        for module in pkgutil.iter_modules(package.__path__)
+    }
+    for entry in entry_points(group=ENTRY_POINT_GROUP):
+        found.setdefault(entry.name, entry.value)
+    return found
+
+
+def _load(name: str) -> type[Backend]:
+    module_name, _, attribute = _homes()[name].partition(":")
+    module = importlib.import_module(module_name)
+    if attribute:
+        backend: type[Backend] = getattr(module, attribute)
+        return backend
+    for value in vars(module).values():
+        ours = isinstance(value, type) and value.__module__ == module.__name__
+        if ours and issubclass(value, Backend):
+            return value  # type: ignore[no-any-return]
+    raise UnknownSolverError(
+        f"{module.__file__} defines no subclass of Backend, expected exactly one; "
+        "see 'add a backend' in CONTRIBUTING.md."
+    )
+
+
+def _solvers_package() -> Any:
+    loaded = sys.modules.get("solvers")
+    if loaded is None:
+        expected = Path(str(contraction_nets.__file__)).resolve().parents[1] / "solvers"
+        spec = importlib.util.find_spec("solvers")
+        origin = None if spec is None or spec.origin is None else Path(spec.origin).resolve()
+        if origin is None or origin.parent != expected:
+            raise UnknownSolverError(_shadowed(origin, expected))
+        loaded = importlib.import_module("solvers")
+    if not getattr(loaded, _IDENTITY, False):
+        raise UnknownSolverError(_shadowed(getattr(loaded, "__file__", None), None))
+    return loaded
+
+
+def _shadowed(found: object, expected: Path | None) -> str:
+    where = f" in {expected}" if expected else ""
+    return (
+        f"the module 'solvers' on the path is {found or 'not found'}, expected the backends of "
+        f"contraction-nets{where}; rename that module or start Python elsewhere."
+    )
