@@ -20,14 +20,11 @@ if TYPE_CHECKING:
         UnknownSolverError,
     )
     from contraction_nets.geometry.measures import OptimalWeights, matrix_measure, optimal_weights
-    from contraction_nets.nn.constrain import (
-        contracting,
-        lipschitz_penalty,
-        project_,
-        project_after_step,
-    )
+    from contraction_nets.nn.constrain import project_, project_after_step
+    from contraction_nets.nn.contracting import contracting
     from contraction_nets.nn.conv import ImplicitConv2d
     from contraction_nets.nn.layers import ImplicitLayer, ImplicitNetwork
+    from contraction_nets.nn.penalty import lipschitz_penalty
     from contraction_nets.solving.projection import project
     from contraction_nets.solving.registry import available_solvers
     from contraction_nets.training.loop import TrainingResult, fit
@@ -43,9 +40,11 @@ _HOME = {
         "UnknownSolverError",
     ),
     "geometry.measures": ("OptimalWeights", "matrix_measure", "optimal_weights"),
-    "nn.constrain": ("contracting", "lipschitz_penalty", "project_", "project_after_step"),
+    "nn.constrain": ("project_", "project_after_step"),
+    "nn.contracting": ("contracting",),
     "nn.conv": ("ImplicitConv2d",),
     "nn.layers": ("ImplicitLayer", "ImplicitNetwork"),
+    "nn.penalty": ("lipschitz_penalty",),
     "solving.projection": ("project",),
     "solving.registry": ("available_solvers",),
     "training.loop": ("TrainingResult", "fit"),

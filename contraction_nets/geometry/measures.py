@@ -148,11 +148,10 @@ def optimal_weights(A: ArrayLike, *, slack: float = 1e-6) -> OptimalWeights:
     scale = max(1.0, float(np.abs(majorant).sum(axis=1).max()))
     candidates: list[Array] = [np.ones(n)]
     for factor in (1.0, 1e3, 1e5):
-        eta = np.linalg.solve(
-            (abscissa + factor * slack * scale) * np.eye(n) - majorant, np.ones(n)
-        )
-        if np.isfinite(eta).all() and (eta > 0).all():
-            candidates.append(eta / eta.max())
+        gamma = abscissa + factor * slack * scale
+        found: Array = np.asarray(np.linalg.solve(gamma * np.eye(n) - majorant, np.ones(n)))
+        if np.isfinite(found).all() and (found > 0).all():
+            candidates.append(found / found.max())
             break
-    eta: Array = min(candidates, key=lambda weights: matrix_measure(A, weights))
+    eta = min(candidates, key=lambda weights: matrix_measure(A, weights))
     return OptimalWeights(eta=eta, measure=matrix_measure(A, eta), abscissa=abscissa)

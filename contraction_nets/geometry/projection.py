@@ -24,6 +24,8 @@ from contraction_nets.geometry.rows import RowBatch, Rows, as_rows, safe_factor
 Array = Any
 
 _BLOCK = 2**15  # entries worked on at a time on a CPU, so that they stay in its cache
+_CANCELLED = 4.0  # a sum this many times smaller than its terms has lost too many digits
+_FLOAT32_BITS = -(2**29)  # mask of the bits of a float64 that a float32 holds
 
 
 def project_rows(V: Array, rows: Rows) -> Array:
@@ -47,12 +49,11 @@ def project_rows(V: Array, rows: Rows) -> Array:
     ValueError
         Wrong shape or dtype, NaN or Inf, or a projection that overflows the dtype.
     """
-    xp = array_api_compat.array_namespace(V)
     flat = as_rows(V, rows)
     factor = safe_factor(flat, rows)
-    result = xp.asarray(V, copy=True)
-    out = xp.reshape(result, flat.shape)
     batch = rows.beside(V)
+    result = batch.xp.asarray(V, copy=True)
+    out = batch.xp.reshape(result, flat.shape)
     m, n = rows.shape
     height = max(1, _BLOCK // n) if _on_cpu(V) else m
     for start in range(0, m, height):
@@ -67,12 +68,11 @@ def _on_cpu(V: Array) -> bool:
 
 def _project_block(V: Array, out: Array, batch: RowBatch, factor: float) -> None:
     """Write the projection of the violating rows of V into out."""
-    xp = array_api_compat.array_namespace(V)
     feasible = batch.feasible(V, factor)
-    if bool(xp.all(feasible)):
+    if bool(feasible.all()):
         return
-    if bool(xp.any(feasible)):
-        chosen = xp.nonzero(~feasible)[0]
+    if bool(feasible.any()):
+        chosen = batch.xp.nonzero(~feasible)[0]
         out[chosen] = _project_violating(V[chosen], batch[chosen], factor)
     else:
         out[...] = _project_violating(V, batch, factor)
@@ -80,38 +80,43 @@ def _project_block(V: Array, out: Array, batch: RowBatch, factor: float) -> None
 
 @np.errstate(over="ignore")  # an overflow is reported as a ValueError below
 def _project_violating(V: Array, batch: RowBatch, factor: float) -> Array:
-    xp = array_api_compat.array_namespace(V)
-    weights, bound, place = batch.weights, batch.bound * factor, batch.place()
-    values = xp.astype(V, xp.float64) * factor
-    sign, ratios = xp.sign(values), xp.abs(values) / weights
+    xp, weights, bound, place = batch.xp, batch.weights, batch.bound, batch.place()
+    values = xp.astype(V, xp.float64)
+    if factor != 1.0:
+        values, bound = values * factor, bound * factor
+    ratios = abs(values)
+    ratios /= weights
     newton = _Newton(batch)
     signed = None
     if place is not None:
         # The signed coordinate is never clipped: it leaves the matrix and is kept apart.
         signed = values[place] / weights[batch.signed]
         ratios[place] = -xp.inf
-        sign[place] = 1.0
-    # The second pass starts from the shifted ratios: where the first one subtracted nearly
-    # equal large numbers, it recovers the digits that were lost.
-    ratios, signed, total = newton.shift(ratios, signed, bound)
-    margin = 2 * batch.error(total, bound)
+    before, _ = newton.sums(ratios, signed)
+    margin = 2 * batch.error(before, bound)
     while True:
-        shifted, moved, _ = newton.shift(ratios, signed, bound - margin)
+        shifted, moved, after = newton.shift(ratios, signed, bound - margin)
+        if bool((before > _CANCELLED * (after + abs(bound))).any()):
+            # Nearly equal large numbers were subtracted. Once more from there, with a margin
+            # for what is left, recovers the digits that were lost.
+            ratios, signed, before = shifted, moved, after
+            margin = 2 * batch.error(before, bound)
+            continue
         if place is None:  # only the zero row satisfies a bound of zero
             shifted = xp.where((bound - margin > 0)[:, None], shifted, -xp.inf)
-        projected = xp.maximum(shifted, newton.zero) * (weights * sign)
+        projected = xp.copysign(xp.maximum(shifted, newton.zero) * weights, values)
         if place is not None:
             projected[place] = moved * weights[batch.signed]
         if factor != 1.0:
             projected = projected / factor
-        stored = _round_inwards(projected, place, V.dtype)
-        if not bool(xp.all(xp.isfinite(stored))):
+        stored = _round_inwards(projected, place, V.dtype, xp)
+        if not bool(xp.isfinite(stored).all()):
             raise ValueError(
                 f"the projection does not fit in {V.dtype}, expected entries well below its "
                 "largest number; rescale the matrix."
             )
         done = batch.feasible(stored, factor)
-        if bool(xp.all(done)):
+        if bool(done.all()):
             return stored
         _, error = batch.excess(stored, factor)
         margin = xp.where(done, margin, 2 * margin + error)
@@ -121,9 +126,18 @@ class _Newton:
     """Newton on g for a batch of rows; holds the weights, no state between calls."""
 
     def __init__(self, batch: RowBatch) -> None:
+        self.xp = batch.xp
         self.squares = batch.weights * batch.weights
-        self.zero = array_api_compat.array_namespace(self.squares).zeros_like(self.squares[0])
+        self.zero = self.xp.zeros_like(self.squares[0])
         self.signed_square = None if batch.signed is None else self.squares[batch.signed]
+
+    def sums(self, shifted: Array, moved: Array | None) -> tuple[Array, Array]:
+        """Sum of the absolute terms and of all terms on the left-hand side, per row."""
+        value = self.xp.maximum(shifted, self.zero) @ self.squares
+        if moved is None:
+            return value, value
+        term = moved * self.signed_square
+        return value + abs(term), value + term
 
     def shift(
         self, ratios: Array, signed: Array | None, target: Array
@@ -132,26 +146,22 @@ class _Newton:
 
         The ratios are not clipped yet; those of the signed coordinates come back apart.
         """
-        xp = array_api_compat.array_namespace(ratios)
+        xp = self.xp
         shifted, moved, root = ratios, signed, 0.0
         last = settled = None
         while True:
-            clipped = xp.maximum(shifted, self.zero)
-            value = clipped @ self.squares
-            slope = xp.astype(clipped > 0, xp.float64) @ self.squares
-            total = value
-            if moved is not None:
-                term = moved * self.signed_square
-                value, total = value + term, total + xp.abs(term)
-                slope = slope + self.signed_square
+            total, value = self.sums(shifted, moved)
+            slope = xp.astype(shifted > 0, xp.float64) @ self.squares
+            if self.signed_square is not None:
+                slope += self.signed_square
             # The entries active at λ are nested in λ: an equal slope is the same set, on
             # which g is linear, so the last step ended on the root. After the first step λ
             # only grows, so that a larger slope is an entry at the root itself, in rounding.
             if settled is not None:
-                settled = settled | (slope >= last)
+                settled |= slope >= last
             elif last is not None:
                 settled = slope == last
-            if settled is not None and bool(xp.all(settled)):
+            if settled is not None and bool(settled.all()):
                 return shifted, moved, total
             last = slope
             root = root + (value - target) / xp.where(slope > 0, slope, 1.0)
@@ -159,15 +169,16 @@ class _Newton:
             moved = None if signed is None else signed - root
 
 
-def _round_inwards(X: Array, place: tuple[Array, Array] | None, dtype: Any) -> Array:
+def _round_inwards(X: Array, place: tuple[Array, Array] | None, dtype: Any, xp: Any) -> Array:
     """Cast to dtype towards the inside: magnitudes down, signed coordinates down."""
     if dtype == X.dtype:
         return X
-    xp = array_api_compat.array_namespace(X)
-    cast = xp.astype(X, dtype)
-    wide = xp.astype(cast, X.dtype)
-    outside, inwards = xp.abs(wide) > xp.abs(X), xp.zeros_like(cast)
+    # Without the bits that float32 has no room for, a magnitude is truncated (but for its
+    # subnormal numbers, where a row may have to come again).
+    cast = xp.astype((X.view(xp.int64) & _FLOAT32_BITS).view(xp.float64), dtype)
     if place is not None:
-        outside[place] = wide[place] > X[place]
-        inwards[place] = -xp.inf
-    return xp.where(outside, xp.nextafter(cast, inwards), cast)
+        exact = X[place]
+        signed = xp.astype(exact, dtype)
+        outside = xp.astype(signed, X.dtype) > exact
+        cast[place] = xp.where(outside, xp.nextafter(signed, xp.full_like(signed, -xp.inf)), signed)
+    return cast

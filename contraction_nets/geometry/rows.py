@@ -83,6 +83,7 @@ class Rows:
         """These rows as arrays of the kind and device of V, ready to be evaluated."""
         xp, device = array_api_compat.array_namespace(V), array_api_compat.device(V)
         return RowBatch(
+            xp=xp,
             rows=self,
             index=xp.arange(self.shape[0], device=device),
             weights=xp.asarray(self.weights, device=device),
@@ -93,8 +94,12 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class RowBatch:
-    """Some rows of a `Rows`, their numbers (`index`) and data on the device of a matrix."""
+    """Some rows of a `Rows`, their numbers (`index`) and data on the device of a matrix.
 
+    `xp` is the namespace of its arrays, looked up once: that takes longer than a small sum.
+    """
+
+    xp: Any
     rows: Rows
     index: Array
     weights: Array
@@ -103,17 +108,16 @@ class RowBatch:
 
     def __getitem__(self, chosen: Any) -> RowBatch:
         signed = None if self.signed is None else self.signed[chosen]
-        return RowBatch(self.rows, self.index[chosen], self.weights, self.bound[chosen], signed)
+        return RowBatch(
+            self.xp, self.rows, self.index[chosen], self.weights, self.bound[chosen], signed
+        )
 
     def place(self) -> tuple[Array, Array] | None:
         """Index of the signed coordinates in a matrix that holds just these rows."""
         if self.signed is None:
             return None
-        xp, device = (
-            array_api_compat.array_namespace(self.index),
-            array_api_compat.device(self.index),
-        )
-        return xp.arange(self.index.shape[0], device=device), self.signed
+        device = array_api_compat.device(self.index)
+        return self.xp.arange(self.index.shape[0], device=device), self.signed
 
     def excess(self, V: Array, factor: float = 1.0) -> tuple[Array, Array]:
         """Left-hand side minus right-hand side per row, times factor, and a bound on its error.
@@ -121,15 +125,14 @@ class RowBatch:
         Both are float64 arrays of shape (m,), whatever the dtype of V. The error bound covers
         any order of summation (n roundings in the sum, one per product) and underflow.
         """
-        xp = array_api_compat.array_namespace(V)
-        values = xp.astype(V, xp.float64, copy=False)
+        values = self.xp.astype(V, self.xp.float64, copy=False)
         if factor != 1.0:
             values = values * factor
-        total = xp.abs(values) @ self.weights
+        total = abs(values) @ self.weights
         left = total
         if self.signed is not None:
             terms = values[self.place()] * self.weights[self.signed]
-            left = total - (xp.abs(terms) - terms)
+            left = total - (abs(terms) - terms)
         right = self.bound * factor
         return left - right, self.error(total, right)
 
@@ -139,12 +142,11 @@ class RowBatch:
 
     def feasible(self, V: Array, factor: float = 1.0) -> Array:
         """Which rows of V satisfy their inequality, in exact arithmetic."""
-        xp = array_api_compat.array_namespace(V)
         excess, error = self.excess(V, factor)
         feasible = excess <= -error
-        unclear = xp.abs(excess) < error
-        if bool(xp.any(unclear)):
-            for i in xp.nonzero(unclear)[0].tolist():
+        unclear = abs(excess) < error
+        if bool(unclear.any()):
+            for i in self.xp.nonzero(unclear)[0].tolist():
                 feasible[i] = _exactly_feasible(V[i].tolist(), self.rows, int(self.index[i]))
         return feasible
 

@@ -1,0 +1,158 @@
+"""Keeping state matrices in their set: projections between gradient steps, in one's own loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from contraction_nets.geometry.projection import project_rows
+from contraction_nets.geometry.sets import RowSet
+from contraction_nets.solving.projection import CLOSED_FORM, project_onto
+from contraction_nets.solving.registry import get_backend
+
+
+@runtime_checkable
+class Constrained(Protocol):
+    """A module with a state matrix A (or kernel) and the set that it belongs in."""
+
+    A: Tensor
+
+    def constraint(self) -> RowSet: ...
+
+
+def constrained_modules(module: nn.Module) -> Iterator[Constrained]:
+    """The constrained layers in a module whose A is a parameter, not a parametrization."""
+    for child in module.modules():
+        if isinstance(child, Constrained) and not parametrize.is_parametrized(child, "A"):
+            yield child
+
+
+def project_(module: nn.Module, *, solver: str = CLOSED_FORM, **options: Any) -> int:
+    """Project every state matrix in a module onto its set {μ_{∞,η}(A) ≤ γ}, in place.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Holds any number of `ImplicitLayer` and `ImplicitConv2d`.
+    solver : str
+        Any of ``available_solvers("projection")``; "closed_form" runs on the device of A, the
+        others on the CPU.
+    **options
+        Options of the backend, checked by name.
+
+    Returns
+    -------
+    int
+        Number of rows (of the matrices, or output channels of the kernels) that changed;
+        all others keep every bit.
+
+    Raises
+    ------
+    ValueError
+        A holds NaN or Inf, an unknown option.
+    UnknownSolverError, SolverError
+        No such backend, or it found no optimum; nothing has been written then.
+    """
+    return _project(list(constrained_modules(module)), solver, options)
+
+
+def project_after_step(
+    optimizer: Optimizer,
+    module: nn.Module,
+    *,
+    solver: str = CLOSED_FORM,
+    every: int = 1,
+    **options: Any,
+) -> RemovableHandle:
+    """Project the module after every optimizer step, by a hook on the optimizer.
+
+    The constraint holds whenever ``optimizer.step()`` returns, also with learning-rate
+    schedulers, closures (L-BFGS) and `torch.amp.GradScaler`, which skips both together.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+    module : torch.nn.Module
+        Holds at least one constrained layer.
+    solver : str
+        As in `project_`.
+    every : int
+        Project after every so many steps only; in between the constraint may not hold.
+    **options
+        Options of the backend, checked by name.
+
+    Returns
+    -------
+    torch.utils.hooks.RemovableHandle
+        ``handle.remove()`` ends it.
+
+    Raises
+    ------
+    ValueError
+        No constrained layer in the module, none of its state matrices in the optimizer,
+        `every` below one, an unknown option.
+    UnknownSolverError
+        No such backend.
+
+    Examples
+    --------
+    >>> network = ImplicitNetwork(2, 8, 1)
+    >>> optimizer = torch.optim.Adam(network.parameters())
+    >>> handle = project_after_step(optimizer, network)
+    """
+    if not isinstance(every, int) or every < 1:
+        raise ValueError(f"got every={every!r}, expected a whole number of steps, at least 1.")
+    get_backend(solver, **options)
+    constrained = list(constrained_modules(module))
+    if not constrained:
+        raise ValueError(
+            "the module has no state matrix to project, expected an ImplicitLayer or "
+            "ImplicitConv2d without parametrization; pass the network that is trained."
+        )
+    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if not any(id(layer.A) in trained for layer in constrained):
+        raise ValueError(
+            "the optimizer updates no state matrix of the module, expected its parameters; "
+            "make the optimizer from module.parameters()."
+        )
+    steps = 0
+
+    def hook(*_: Any) -> None:
+        nonlocal steps
+        steps += 1
+        if steps % every == 0:
+            _project(constrained, solver, options)
+
+    return optimizer.register_step_post_hook(hook)
+
+
+@torch.no_grad()
+def _project(layers: list[Constrained], solver: str, options: dict[str, Any]) -> int:
+    pairs = [(layer.A, _projection(layer, solver, options)) for layer in layers]
+    return sum(_write(A, projected) for A, projected in pairs)
+
+
+def _projection(layer: Constrained, solver: str, options: dict[str, Any]) -> Tensor:
+    """The projection of the A of a layer, in its dtype."""
+    values, constraint = layer.A.detach(), layer.constraint()
+    if solver == CLOSED_FORM and values.device.type != "cpu":
+        projected: Tensor = project_rows(values, constraint.rows(tuple(values.shape)))
+        return projected
+    # On a CPU the same kernel is faster on numpy arrays, which share the memory of tensors.
+    found = project_onto(values.cpu().numpy(), constraint, solver=solver, **options)
+    return torch.from_numpy(found)
+
+
+def _write(A: Tensor, projected: Tensor) -> int:
+    """Copy the projection into A where it differs; the number of rows that do."""
+    projected = projected.to(A.device)
+    changed = int((projected != A).flatten(1).any(dim=1).sum())
+    if changed:
+        A.copy_(projected)
+    return changed

@@ -1,0 +1,122 @@
+"""The linear map x ↦ A x of a state, as one object per kind of layer.
+
+States are batches: the first axis is the sample. A new kind of layer is one subclass.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.grad import conv2d_weight
+
+
+class StateOperator(ABC):
+    """A square linear map on states, given by one weight tensor."""
+
+    weight: Tensor
+
+    @abstractmethod
+    def affine(self, x: Tensor, s: Tensor) -> Tensor:
+        """A x + s for every sample."""
+
+    @property
+    @abstractmethod
+    def diagonal(self) -> Tensor:
+        """The diagonal of A, broadcastable against a state."""
+
+    @abstractmethod
+    def row_sums(self, eta: Tensor) -> Tensor:
+        """A_ii + Σ_{j≠i} (η_j/η_i) |A_ij| for every row, in float64; the largest is μ_{∞,η}(A)."""
+
+    @abstractmethod
+    def without_diagonal(self) -> StateOperator:
+        """The map of A minus its diagonal."""
+
+    @abstractmethod
+    def transposed(self) -> StateOperator:
+        """The map of Aᵀ."""
+
+    @abstractmethod
+    def weight_gradient(self, w: Tensor, x: Tensor) -> Tensor:
+        """Gradient of ⟨w, A x⟩, summed over the samples, with respect to the weight."""
+
+
+@dataclass(frozen=True, eq=False)
+class Dense(StateOperator):
+    """A as an (n, n) matrix; states are (batch, n)."""
+
+    weight: Tensor
+
+    @cached_property
+    def _right(self) -> Tensor:
+        return self.weight.T.contiguous()
+
+    def affine(self, x: Tensor, s: Tensor) -> Tensor:
+        return torch.addmm(s, x, self._right)
+
+    @property
+    def diagonal(self) -> Tensor:
+        return self.weight.diagonal()
+
+    def row_sums(self, eta: Tensor) -> Tensor:
+        majorant = self.without_diagonal().weight.to(torch.float64).abs()
+        return self.diagonal + majorant @ eta.expand(len(majorant)) / eta
+
+    def without_diagonal(self) -> Dense:
+        weight = self.weight.clone()
+        weight.diagonal().zero_()
+        return Dense(weight)
+
+    def transposed(self) -> Dense:
+        return Dense(self.weight.T)
+
+    def weight_gradient(self, w: Tensor, x: Tensor) -> Tensor:
+        return w.T @ x
+
+
+@dataclass(frozen=True, eq=False)
+class Convolution(StateOperator):
+    """A as a zero-padded, stride-1 convolution (THEORY §9); states are (batch, c, h, w).
+
+    The weight is a kernel (c, c, k, k) with odd k, whose centre taps are the diagonal.
+    """
+
+    weight: Tensor
+
+    @property
+    def _padding(self) -> tuple[int, int]:
+        return self.weight.shape[2] // 2, self.weight.shape[3] // 2
+
+    @property
+    def _centre(self) -> tuple[Any, Any, int, int]:
+        channels = torch.arange(self.weight.shape[0], device=self.weight.device)
+        return channels, channels, *self._padding
+
+    def affine(self, x: Tensor, s: Tensor) -> Tensor:
+        return functional.conv2d(x, self.weight, padding=self._padding) + s
+
+    @property
+    def diagonal(self) -> Tensor:
+        return self.weight[self._centre][:, None, None]
+
+    def row_sums(self, eta: Tensor) -> Tensor:
+        """One sum per channel, that of an interior pixel; eta must be one number."""
+        rest = self.without_diagonal().weight.to(torch.float64).abs().sum(dim=(1, 2, 3))
+        return self.diagonal.flatten() + rest
+
+    def without_diagonal(self) -> Convolution:
+        weight = self.weight.clone()
+        weight[self._centre] = 0.0
+        return Convolution(weight)
+
+    def transposed(self) -> Convolution:
+        return Convolution(self.weight.transpose(0, 1).flip(2, 3))
+
+    def weight_gradient(self, w: Tensor, x: Tensor) -> Tensor:
+        return conv2d_weight(x, list(self.weight.shape), w, padding=self._padding)
