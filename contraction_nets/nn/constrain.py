@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,6 @@ from contraction_nets.solving.projection import CLOSED_FORM, project_onto
 from contraction_nets.solving.registry import get_backend
 
 
-@runtime_checkable
 class Constrained(Protocol):
     """A module with a state matrix A (or kernel) and the set that it belongs in."""
 
@@ -29,8 +28,9 @@ class Constrained(Protocol):
 def constrained_modules(module: nn.Module) -> Iterator[Constrained]:
     """The constrained layers in a module whose A is a parameter, not a parametrization."""
     for child in module.modules():
-        if isinstance(child, Constrained) and not parametrize.is_parametrized(child, "A"):
-            yield child
+        # On the class: a failing look-up on a module is slow, and this runs at every step.
+        if hasattr(type(child), "constraint") and not parametrize.is_parametrized(child, "A"):
+            yield cast(Constrained, child)
 
 
 def project_(module: nn.Module, *, solver: str = CLOSED_FORM, **options: Any) -> int:

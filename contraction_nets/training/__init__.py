@@ -1,0 +1,1 @@
+"""Data, the training loop, and the folder a run leaves."""

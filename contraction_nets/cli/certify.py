@@ -1,0 +1,88 @@
+"""`contraction-nets certify`: a Lipschitz bound for weights, with its proof."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from contraction_nets.cli.console import (
+    NOT_PROVED,
+    number,
+    parse_options,
+    print_json,
+    print_table,
+    say,
+)
+from contraction_nets.errors import NotWellPosedError, SolverError
+
+
+def certify(
+    weights: Annotated[
+        Path, typer.Argument(help="A .npz, .safetensors, .pt or .pth file, or the folder of a run.")
+    ],
+    solver: Annotated[str, typer.Option(help="Backend for the linear program.")] = "m_matrix",
+    option: Annotated[
+        list[str] | None, typer.Option(help="Option of the backend, as key=value; repeatable.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write the certificate (JSON).")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Certify an ℓ∞ Lipschitz bound, proved in exact integer arithmetic."""
+    from contraction_nets.certificates.lipschitz import lipschitz_certificate
+    from contraction_nets.certificates.weights import ImplicitWeights
+
+    network = ImplicitWeights.load(weights)
+    try:
+        certificate = lipschitz_certificate(network, solver=solver, **parse_options(option or []))
+    except NotWellPosedError as error:
+        if not as_json:
+            raise
+        print_json(_refusal(network, error))
+        say(f"error: {error}")
+        raise typer.Exit(NOT_PROVED) from None
+    report = certificate.as_dict()
+    if not (report["well_posed"] and report["lipschitz"]["verified"]):
+        raise SolverError(
+            f"the answer of '{solver}' could not be proved, expected a witness that can be; "
+            "use --solver m_matrix."
+        )
+    if out is not None:
+        certificate.save(out)
+    if as_json:
+        print_json(report)
+        return
+    lipschitz = report["lipschitz"]
+    bound, product = lipschitz["bound"], lipschitz["norm_product_bound"]
+    ratio = f" ({product / bound:.3g} times larger)" if product and bound > 1e-38 else ""
+    shapes = ", ".join(f"{name} {tuple(shape)}" for name, shape in report["shapes"].items())
+    print_table(
+        str(weights),
+        [
+            ("well-posed", "yes, proved in exact integer arithmetic"),
+            ("Lipschitz bound ℓ∞ → ℓ∞", f"{bound:.6g} per unit of input, proved"),
+            ("norm-product bound", f"{number(product)}{ratio}"),
+            ("μ∞(A)", number(report["mu_inf"])),
+            ("best weighted μ", number(report["mu_weighted"])),
+            ("spectral abscissa", number(report["abscissa"])),
+            ("solver", f"{lipschitz['solver']}, gap {number(lipschitz['primal_dual_gap'], 2)}"),
+            ("weights", f"{shapes}, φ = {network.activation}"),
+            ("sha256", report["weights_sha256"]),
+            *([("certificate", str(out))] if out else []),
+        ],
+    )
+
+
+def _refusal(network: Any, error: NotWellPosedError) -> dict[str, Any]:
+    """The JSON object for weights that are not well-posed."""
+    return {
+        "well_posed": False,
+        "mu_inf": error.measure if abs(error.measure) < float("inf") else None,
+        "mu_weighted": None,
+        "eta": None,
+        "abscissa": error.abscissa if abs(error.abscissa) < float("inf") else None,
+        "lipschitz": None,
+        "shapes": network.shapes,
+        "weights_sha256": network.sha256,
+    }

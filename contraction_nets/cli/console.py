@@ -1,0 +1,109 @@
+"""What the commands share: exit codes, one-sentence errors, tables, JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from contraction_nets.errors import (
+    ContractionNetsError,
+    NotWellPosedError,
+    SolverError,
+    UnknownSolverError,
+)
+
+DONE, NOT_PROVED, BAD_INPUT, SOLVER_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def guarded(command: Callable[[], Any]) -> int:
+    """Run a command; every error that its input can cause is one sentence on stderr.
+
+    Returns
+    -------
+    int
+        The exit code of DESIGN: 0 done, 1 not proved, 2 bad input, 3 a solver failed.
+    """
+    warnings.showwarning = _show_warning
+    try:
+        command()
+    except NotWellPosedError as error:
+        return _fail(error, NOT_PROVED)
+    except UnknownSolverError as error:
+        return _fail(error, BAD_INPUT)
+    except SolverError as error:
+        return _fail(error, SOLVER_FAILED)
+    except (ContractionNetsError, ValueError, OSError, ImportError) as error:
+        return _fail(error, BAD_INPUT)
+    except MemoryError:
+        return _fail("the input needs more memory than there is, expected less.", BAD_INPUT)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return DONE
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on stdout, and nothing else."""
+    sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
+
+
+def print_table(title: str, rows: Iterable[tuple[str, str]]) -> None:
+    """Two columns on stdout: what, and how much."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_header=False,
+    )
+    table.add_column(style="cyan", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, value)
+    Console().print(table)
+
+
+def say(line: str) -> None:
+    """A line for people, on stderr."""
+    print(line, file=sys.stderr)
+
+
+def number(value: float | None, digits: int = 6) -> str:
+    """A number as people read it; infinite where there is none."""
+    return "∞" if value is None else f"{value:.{digits}g}"
+
+
+def parse_options(pairs: list[str]) -> dict[str, Any]:
+    """`key=value` options of a backend; values are numbers, true or false, or text.
+
+    Raises
+    ------
+    ValueError
+        No equals sign.
+    """
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals or not key:
+            raise ValueError(f"got the option {pair!r}, expected key=value.")
+        try:
+            options[key] = json.loads(text)
+        except ValueError:
+            options[key] = text
+    return options
+
+
+def _fail(error: object, code: int) -> int:
+    sentence = " ".join(str(error).split()) or type(error).__name__
+    say(f"error: {sentence}")
+    return code
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    say(f"warning: {message}")

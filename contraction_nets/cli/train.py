@@ -1,0 +1,181 @@
+"""`contraction-nets train`: train under the constraint, certify the result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from contraction_nets.cli.console import number, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from contraction_nets.training.loop import TrainingResult
+
+
+def train(
+    out: Annotated[Path, typer.Option(help="Folder of the run; new, or one to resume.")],
+    data: Annotated[str, typer.Option(help="digits, mnist, function or function2d.")] = "digits",
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Folder of the MNIST files; OpenML without one.")
+    ] = None,
+    hidden: Annotated[int, typer.Option(help="Number of states.")] = 100,
+    gamma: Annotated[float, typer.Option(help="Bound on μ∞(A), below one.")] = 0.95,
+    activation: Annotated[
+        str, typer.Option(help="relu, leaky_relu(slope), tanh, sigmoid, softplus or elu(alpha).")
+    ] = "relu",
+    projection: Annotated[
+        str, typer.Option(help="Backend that projects A after every step.")
+    ] = "closed_form",
+    lipschitz_weight: Annotated[
+        float, typer.Option(help="Weight of the certified Lipschitz bound in the loss.")
+    ] = 0.0,
+    epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 20,
+    batch_size: Annotated[int, typer.Option(help="Samples in a step.")] = 100,
+    learning_rate: Annotated[float, typer.Option(help="Of Adam at the start.")] = 2e-3,
+    tol: Annotated[float, typer.Option(help="Relative tolerance of the equilibria.")] = 1e-4,
+    seed: Annotated[int, typer.Option(help="Of the weights and of the order of samples.")] = 0,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of torch; its own choice without.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu",
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue an interrupted run, bit for bit.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Train with exact projections onto {A : μ∞(A) ≤ γ} and certify the network."""
+    import torch
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from contraction_nets import ImplicitNetwork, fit
+    from contraction_nets.training.data import load_data
+
+    if threads is not None:
+        if threads < 1:
+            raise ValueError(f"got {threads} threads, expected at least 1.")
+        torch.set_num_threads(threads)
+    samples = load_data(data, data_dir=data_dir, seed=seed)
+    torch.manual_seed(seed)
+    network = ImplicitNetwork(
+        samples.in_features,
+        hidden,
+        samples.out_features,
+        activation=activation,
+        gamma=gamma,
+        tol=tol,
+        device=_device(device),
+    )
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("training", total=None)
+
+        def on_step(epoch: int, done: int, steps: int) -> None:
+            progress.update(
+                task,
+                description=f"epoch {epoch}/{epochs}",
+                total=epochs * steps,
+                completed=(epoch - 1) * steps + done,
+            )
+
+        result = fit(
+            network,
+            samples,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            lipschitz_weight=lipschitz_weight,
+            projection=projection,
+            seed=seed,
+            run=out,
+            resume=resume,
+            on_step=on_step,
+            on_epoch=lambda metrics: progress.console.print(
+                _line(metrics), highlight=False, soft_wrap=True
+            ),
+        )
+    summary = _summary(result, out)
+    if as_json:
+        print_json(summary)
+    else:
+        _print_summary(summary)
+        say(f"pictures: contraction-nets report {out}")
+
+
+def _device(name: str) -> Any:
+    import torch
+
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"got the device {name!r}, expected one that torch can use here; use --device cpu."
+        ) from error
+    return device
+
+
+def _line(metrics: dict[str, Any]) -> str:
+    """One epoch in one line."""
+    accuracy = metrics["test_accuracy"]
+    quality = (
+        f"test loss {metrics['test_loss']:.4f}"
+        if accuracy is None
+        else f"test accuracy {100 * accuracy:.2f} %"
+    )
+    return (
+        f"epoch {metrics['epoch']:3d}   train loss {metrics['train_loss']:.4f}   {quality}   "
+        f"μ∞ {metrics['mu_inf']:.4f}   certified bound {metrics['lipschitz_bound']:.4g}"
+    )
+
+
+def _summary(result: TrainingResult, out: Path) -> dict[str, Any]:
+    """What a training run comes to."""
+    last = result.metrics[-1]
+    audits = [m["projection_audit"] for m in result.metrics if m["projection_audit"] is not None]
+    report = result.certificate.as_dict()
+    return {
+        "test_loss": last["test_loss"],
+        "test_accuracy": last["test_accuracy"],
+        "gamma": last["gamma"],
+        "seconds_gradient": sum(m["seconds_gradient"] for m in result.metrics),
+        "seconds_projection": sum(m["seconds_projection"] for m in result.metrics),
+        "projection_audit": max(audits, default=None),
+        "run": str(out),
+        **{key: report[key] for key in ("well_posed", "mu_inf", "lipschitz", "weights_sha256")},
+    }
+
+
+def _print_summary(summary: dict[str, Any]) -> None:
+    lipschitz, audit = summary["lipschitz"], summary["projection_audit"]
+    accuracy = summary["test_accuracy"]
+    print_table(
+        summary["run"],
+        [
+            ("test accuracy", f"{100 * accuracy:.2f} %")
+            if accuracy is not None
+            else ("test loss", f"{summary['test_loss']:.5g}"),
+            ("well-posed", "yes, proved" if summary["well_posed"] else "NOT PROVED"),
+            ("μ∞(A)", f"{summary['mu_inf']:.6g} (γ = {summary['gamma']:g})"),
+            (
+                "certified Lipschitz bound",
+                f"{lipschitz['bound']:.6g} per unit of input"
+                + (", proved" if lipschitz["verified"] else ", NOT PROVED"),
+            ),
+            ("norm-product bound", number(lipschitz["norm_product_bound"])),
+            (
+                "seconds in gradients / projections",
+                f"{summary['seconds_gradient']:.1f} / {summary['seconds_projection']:.1f}",
+            ),
+            (
+                "largest difference cvxpy – closed form",
+                "not audited" if audit is None else f"{audit:.2g}",
+            ),
+        ],
+    )

@@ -1,0 +1,341 @@
+"""Training: gradient steps that alternate with exact projections, in one plain loop."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from contraction_nets.certificates.lipschitz import LipschitzCertificate, lipschitz_certificate
+from contraction_nets.certificates.weights import ImplicitWeights
+from contraction_nets.errors import ContractionNetsError
+from contraction_nets.nn.constrain import constrained_modules, project_
+from contraction_nets.nn.equilibrium import EquilibriumResult
+from contraction_nets.nn.layers import ImplicitNetwork
+from contraction_nets.nn.operators import Dense
+from contraction_nets.nn.penalty import lipschitz_penalty
+from contraction_nets.solving.projection import CLOSED_FORM, project_onto
+from contraction_nets.solving.registry import get_backend
+from contraction_nets.training import checkpoint as files
+from contraction_nets.training.data import Dataset
+
+_TEST_BATCH = 1000
+_LARGEST_AUDIT = 300  # states; beyond, the cvxpy projection takes longer than the epoch
+
+Metrics = dict[str, Any]
+OnStep = Callable[[int, int, int], None]
+"""Called with the epoch (from one), the steps done in it, and the steps it has."""
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingResult:
+    """A trained network, what its training measured, and what is proved about it.
+
+    Attributes
+    ----------
+    network : ImplicitNetwork
+    metrics : list of dict
+        One per epoch; the fields of metrics.jsonl.
+    certificate : LipschitzCertificate
+        Of the final weights; the bound is in output units per input unit (pixels in [0, 1]).
+    """
+
+    network: ImplicitNetwork
+    metrics: list[Metrics]
+    certificate: LipschitzCertificate
+
+
+def fit(
+    module: ImplicitNetwork,
+    data: Dataset,
+    *,
+    epochs: int = 20,
+    batch_size: int = 100,
+    learning_rate: float = 1e-3,
+    lipschitz_weight: float = 0.0,
+    projection: str = CLOSED_FORM,
+    audit: bool | None = None,
+    seed: int = 0,
+    run: str | os.PathLike[str] | None = None,
+    resume: bool = False,
+    on_step: OnStep | None = None,
+    on_epoch: Callable[[Metrics], None] | None = None,
+) -> TrainingResult:
+    """Train with Adam and a cosine schedule, projecting onto μ_{∞,η}(A) ≤ γ after every step.
+
+    The loss is the cross-entropy for class numbers and the mean squared error for function
+    values, plus `lipschitz_weight` times the certified Lipschitz bound.
+
+    Parameters
+    ----------
+    module : ImplicitNetwork
+        Trained in place, on its device.
+    data : Dataset
+        Inputs in [0, 1]; moved to the device of the module.
+    epochs, batch_size : int
+    learning_rate : float
+        Of Adam at the start; the cosine schedule ends at zero.
+    lipschitz_weight : float
+        Weight of `lipschitz_penalty` in the loss.
+    projection : str
+        Any of ``available_solvers("projection")``.
+    audit : bool, optional
+        Whether to project the last weights of every epoch by both the closed form and cvxpy,
+        in float64, and to record the largest difference; up to 300 states by default.
+    seed : int
+        Of the order of the samples.
+    run : path, optional
+        Folder for model, metrics, certificate and checkpoint, written after every epoch.
+    resume : bool
+        Continue from the checkpoint in `run`; ends with the same weights, bit for bit, as a
+        run that was never interrupted.
+    on_step : callable, optional
+        Called after every step with epoch (from one), steps done and steps in the epoch.
+    on_epoch : callable, optional
+        Called with the metrics of every epoch, once they are on disk.
+
+    Returns
+    -------
+    TrainingResult
+
+    Raises
+    ------
+    ValueError
+        An argument out of range, or a checkpoint that does not fit.
+    FileExistsError
+        `run` holds a run already and `resume` is False.
+    FileNotFoundError
+        Nothing to resume from.
+    ContractionNetsError
+        The loss became NaN or infinite.
+
+    Examples
+    --------
+    >>> network = ImplicitNetwork(64, 20, 10)
+    >>> result = fit(network, load_data("digits"), epochs=1)
+    >>> result.certificate.verify()
+    True
+    """
+    config = {
+        "data": data.name,
+        "network": module.config,
+        "epochs": _whole(epochs, "epochs"),
+        "batch_size": _whole(batch_size, "batch_size"),
+        "learning_rate": _number(learning_rate, "learning_rate"),
+        "lipschitz_weight": _number(lipschitz_weight, "lipschitz_weight"),
+        "projection": projection,
+        "seed": seed,
+    }
+    get_backend(projection)
+    device, samples = module.C.device, len(data.train_inputs)
+    inputs, targets = data.train_inputs.to(device), data.train_targets.to(device)
+    steps = math.ceil(samples / batch_size)
+    optimizer = torch.optim.Adam(module.parameters(), learning_rate)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * steps)
+    if audit is None:
+        audit = module.layer.hidden_features <= _LARGEST_AUDIT
+    folder = None if run is None else Path(run)
+    metrics: list[Metrics] = []
+    if folder is not None:
+        _open_run(folder, config, resume)
+        if resume:
+            metrics = files.load_checkpoint(folder, module, optimizer, scheduler)
+    elif resume:
+        raise ValueError("got resume=True without a run folder, expected both; pass run.")
+
+    for epoch in range(len(metrics) + 1, epochs + 1):
+        meter = _Meter(module)
+        module.train()
+        for done, batch in enumerate(_batches(samples, batch_size, seed, epoch), start=1):
+            with meter.gradient():
+                u, y = inputs[batch], targets[batch]
+                output = module(u)
+                loss = loss_function(output, y)
+                meter.add(loss, output, y)
+                if lipschitz_weight:
+                    loss = loss + lipschitz_weight * lipschitz_penalty(module)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                scheduler.step()
+            before = module.layer.A.detach().clone() if audit and done == steps else None
+            with meter.projection():
+                meter.rows += project_(module, solver=projection)
+            if on_step is not None:
+                on_step(epoch, done, steps)
+        meter.close()
+        certificate = _certificate(module)
+        test_loss, test_accuracy = evaluate(module, data.test_inputs, data.test_targets)
+        metrics.append(
+            {
+                "epoch": epoch,
+                "train_loss": meter.loss / samples,
+                "train_accuracy": meter.correct / samples if data.classifies else None,
+                "test_loss": test_loss,
+                "test_accuracy": test_accuracy,
+                "mu_inf": _measure(module),
+                "gamma": float(module.layer.gamma),
+                "lipschitz_bound": certificate.bound,
+                "norm_product_bound": _finite(certificate.norm_product_bound),
+                "rows_projected": meter.rows,
+                "seconds_gradient": meter.seconds_gradient,
+                "seconds_projection": meter.seconds_projection,
+                "iterations_forward": meter.mean("forward"),
+                "iterations_backward": meter.mean("backward"),
+                "projection_audit": None if before is None else _audit(module, before),
+            }
+        )
+        if folder is not None:
+            files.save_network(module, folder / files.MODEL)
+            certificate.save(folder / files.CERTIFICATE)
+            files.write_metrics(folder / files.METRICS, metrics)
+            files.save_checkpoint(folder, module, optimizer, scheduler, metrics)
+        if on_epoch is not None:
+            on_epoch(metrics[-1])
+    return TrainingResult(module, metrics, _certificate(module))
+
+
+def loss_function(output: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy for class numbers, mean squared error for values."""
+    if targets.is_floating_point():
+        return functional.mse_loss(output, targets)
+    return functional.cross_entropy(output, targets)
+
+
+@torch.no_grad()
+def evaluate(module: nn.Module, inputs: Tensor, targets: Tensor) -> tuple[float, float | None]:
+    """Mean loss and, for class numbers, accuracy in [0, 1]; on the device of the module."""
+    device = next(module.parameters()).device
+    module.eval()
+    loss, correct = 0.0, 0
+    for u, y in zip(inputs.split(_TEST_BATCH), targets.split(_TEST_BATCH), strict=True):
+        output, y = module(u.to(device)), y.to(device)
+        loss += float(loss_function(output, y)) * len(u)
+        if not y.is_floating_point():
+            correct += int((output.argmax(dim=1) == y).sum())
+    samples = len(inputs)
+    return loss / samples, None if targets.is_floating_point() else correct / samples
+
+
+class _Meter:
+    """What one epoch measures."""
+
+    def __init__(self, module: ImplicitNetwork) -> None:
+        self.loss, self.correct, self.rows = 0.0, 0, 0
+        self.seconds_gradient = self.seconds_projection = 0.0
+        self._steps: dict[str, list[int]] = {"forward": [], "backward": []}
+        self._layer = module.layer
+        self._previous, self._layer.monitor = module.layer.monitor, self._count
+
+    def _count(self, direction: str, result: EquilibriumResult) -> None:
+        self._steps[direction].append(result.steps)
+
+    def close(self) -> None:
+        self._layer.monitor = self._previous
+
+    def gradient(self) -> _Clock:
+        return _Clock(self, "seconds_gradient")
+
+    def projection(self) -> _Clock:
+        return _Clock(self, "seconds_projection")
+
+    def add(self, loss: Tensor, output: Tensor, targets: Tensor) -> None:
+        value = loss.item()
+        if not math.isfinite(value):
+            raise ContractionNetsError(
+                f"the training loss became {value}, expected a finite number; "
+                "lower the learning rate or clean the data."
+            )
+        self.loss += value * len(output)
+        if not targets.is_floating_point():
+            self.correct += int((output.argmax(dim=1) == targets).sum())
+
+    def mean(self, direction: str) -> float:
+        steps = self._steps[direction]
+        return sum(steps) / len(steps)
+
+
+class _Clock:
+    """Adds the time of a block to an attribute."""
+
+    def __init__(self, meter: _Meter, name: str) -> None:
+        self.meter, self.name = meter, name
+
+    def __enter__(self) -> None:
+        self.start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        spent = time.perf_counter() - self.start
+        setattr(self.meter, self.name, getattr(self.meter, self.name) + spent)
+
+
+def _batches(samples: int, size: int, seed: int, epoch: int) -> Iterator[Tensor]:
+    """Sample numbers in an order that depends on seed and epoch alone."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    yield from torch.randperm(samples, generator=generator).split(size)
+
+
+def _certificate(module: ImplicitNetwork) -> LipschitzCertificate:
+    return lipschitz_certificate(ImplicitWeights.from_module(module))
+
+
+def _measure(module: ImplicitNetwork) -> float:
+    """μ_{∞,η}(A) at the weights η of the layer, in float64."""
+    layer = module.layer
+    return float(Dense(layer.A.detach().double()).row_sums(layer.eta).max())
+
+
+def _audit(module: ImplicitNetwork, before: Tensor) -> float:
+    """Largest difference between the closed form and cvxpy on these weights, in float64."""
+    constrained = list(constrained_modules(module))
+    if not constrained:
+        return 0.0
+    point, constraint = before.cpu().double().numpy(), constrained[0].constraint()
+    exact = project_onto(point, constraint)
+    reference = project_onto(point, constraint, solver="cvxpy")
+    return float(abs(exact - reference).max())
+
+
+def _open_run(folder: Path, config: dict[str, Any], resume: bool) -> None:
+    """Make the folder and note the configuration, or check that it is the one of the run."""
+    path = folder / files.CONFIG
+    if resume:
+        recorded = files.read_json(path)
+        for name, value in config.items():
+            if recorded.get(name) != value:
+                raise ValueError(
+                    f"the run in {folder} has {name} = {recorded.get(name)}, got {value}; resume "
+                    "with the arguments it was started with."
+                )
+        return
+    if path.exists() or (folder / files.CHECKPOINT).exists():
+        raise FileExistsError(
+            f"{folder} holds a run already, expected an empty folder; resume it, or choose "
+            "another one."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    files.write_json(path, config)
+
+
+def _whole(value: int, name: str) -> int:
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"got {name} = {value!r}, expected a whole number of at least 1.")
+    return value
+
+
+def _number(value: float, name: str) -> float:
+    if not 0 <= value < math.inf:
+        raise ValueError(f"got {name} = {value!r}, expected a number of at least 0.")
+    return float(value)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
