@@ -31,8 +31,8 @@ def train(
         float, typer.Option(help="Weight of the certified Lipschitz bound in the loss.")
     ] = 0.0,
     epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 20,
-    batch_size: Annotated[int, typer.Option(help="Samples in a step.")] = 100,
-    learning_rate: Annotated[float, typer.Option(help="Of Adam at the start.")] = 2e-3,
+    batch_size: Annotated[int, typer.Option(help="Samples in a step.")] = 50,
+    learning_rate: Annotated[float, typer.Option(help="Of Adam at the start.")] = 5e-3,
     tol: Annotated[float, typer.Option(help="Relative tolerance of the equilibria.")] = 1e-4,
     seed: Annotated[int, typer.Option(help="Of the weights and of the order of samples.")] = 0,
     threads: Annotated[

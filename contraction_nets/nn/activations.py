@@ -111,7 +111,7 @@ class LeakyReLU(Activation):
         return functional.leaky_relu(y, self.alpha)
 
     def slope(self, y: Tensor) -> Tensor:
-        return torch.where(y > 0, 1.0, self.alpha).to(y.dtype)
+        return torch.full_like(y, self.alpha).masked_fill_(y > 0, 1.0)
 
     def resolvent_map(self, a: Tensor) -> Callable[[Tensor], Tensor]:
         # x, a x + s and s have one sign, so the sign of s selects the branch.

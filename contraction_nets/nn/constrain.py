@@ -73,7 +73,8 @@ def project_after_step(
     """Project the module after every optimizer step, by a hook on the optimizer.
 
     The constraint holds whenever ``optimizer.step()`` returns, also with learning-rate
-    schedulers, closures (L-BFGS) and `torch.amp.GradScaler`, which skips both together.
+    schedulers and `torch.amp.GradScaler`, which skips both together. Between the evaluations
+    inside one step of L-BFGS it may not hold: keep its `lr` or `max_iter` small.
 
     Parameters
     ----------

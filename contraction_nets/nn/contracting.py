@@ -67,7 +67,8 @@ def contracting(layer: ImplicitLayer, gamma: float | None = None) -> ImplicitLay
     Parameters
     ----------
     layer : ImplicitLayer
-        Changed in place; starts from its present A where that is below γ.
+        Changed in place; starts from its present A, with rows that are less than 1e-4 below γ
+        moved down by their diagonal entry.
     gamma : float, optional
         New bound, below one; that of the layer by default.
 
