@@ -73,17 +73,22 @@ def train(
         TextColumn("{task.percentage:>3.0f} %"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("training", total=None)
+    progress = Progress(*columns, console=Console(stderr=True))
+    task = progress.add_task("training", total=None)
 
-        def on_step(epoch: int, done: int, steps: int) -> None:
-            progress.update(
-                task,
-                description=f"epoch {epoch}/{epochs}",
-                total=epochs * steps,
-                completed=(epoch - 1) * steps + done,
-            )
+    def on_step(epoch: int, done: int, steps: int) -> None:
+        progress.start()  # only now: bad arguments have been refused without a bar
+        progress.update(
+            task,
+            description=f"epoch {epoch}/{epochs}",
+            total=epochs * steps,
+            completed=(epoch - 1) * steps + done,
+        )
 
+    def on_epoch(metrics: dict[str, Any]) -> None:
+        progress.console.print(_line(metrics), highlight=False, soft_wrap=True)
+
+    try:
         result = fit(
             network,
             samples,
@@ -96,10 +101,11 @@ def train(
             run=out,
             resume=resume,
             on_step=on_step,
-            on_epoch=lambda metrics: progress.console.print(
-                _line(metrics), highlight=False, soft_wrap=True
-            ),
+            on_epoch=on_epoch,
         )
+    finally:
+        if progress.live.is_started:
+            progress.stop()
     summary = _summary(result, out)
     if as_json:
         print_json(summary)

@@ -109,7 +109,7 @@ def project_after_step(
     """
     if not isinstance(every, int) or every < 1:
         raise ValueError(f"got every={every!r}, expected a whole number of steps, at least 1.")
-    get_backend(solver, **options)
+    get_backend(solver, "projection", **options)
     constrained = list(constrained_modules(module))
     if not constrained:
         raise ValueError(

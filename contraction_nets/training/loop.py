@@ -134,7 +134,7 @@ def fit(
         "projection": projection,
         "seed": seed,
     }
-    get_backend(projection)
+    get_backend(projection, "projection")
     device, samples = module.C.device, len(data.train_inputs)
     inputs, targets = data.train_inputs.to(device), data.train_targets.to(device)
     steps = math.ceil(samples / batch_size)

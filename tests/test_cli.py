@@ -1,0 +1,241 @@
+"""The command line: what it prints, how it ends, and what it does with bad input."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from strategies import gammas, matrices
+
+from contraction_nets import ImplicitWeights, available_solvers, matrix_measure
+from contraction_nets.certificates.document import verify_document
+from contraction_nets.cli import main
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run the command line in this process: exit code, stdout, stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["contraction-nets", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        out, err = capsys.readouterr()
+        return caught.value.code or 0, out, err
+
+    return run
+
+
+@pytest.fixture
+def weights(tmp_path):
+    """A file with A, B, C, D, b of a well-posed network."""
+    rng = np.random.default_rng(0)
+    A = 0.1 * rng.normal(size=(5, 5))
+    B, C, D, b = (rng.normal(size=shape) for shape in ((5, 3), (2, 5), (2, 3), (5,)))
+    path = tmp_path / "weights.npz"
+    ImplicitWeights(A, B, C, D, b).save(path)
+    return path
+
+
+def one_sentence(err):
+    return err.startswith("error: ") and err.count("\n") == 1 and "Traceback" not in err
+
+
+def test_certify(command, weights, tmp_path):
+    out = tmp_path / "certificate.json"
+    code, text, err = command("certify", weights, "--out", out)
+    assert (code, err) == (0, "")
+    for part in ("well-posed", "proved in exact integer arithmetic", "norm-product", "sha256"):
+        assert part in text
+    assert verify_document(out, ImplicitWeights.load(weights))
+    code, text, err = command("certify", weights, "--json")
+    report = json.loads(text)
+    assert (code, err, report["well_posed"]) == (0, "", True)
+    assert set(report) == {
+        "well_posed", "mu_inf", "mu_weighted", "eta", "abscissa", "lipschitz", "shapes",
+        "weights_sha256",
+    }  # fmt: skip
+    assert set(report["lipschitz"]) == {
+        "bound", "norm_product_bound", "solver", "primal_dual_gap", "verified",
+    }  # fmt: skip
+    assert report["lipschitz"]["verified"] is True
+
+
+@pytest.mark.parametrize("solver", available_solvers("linear program"))
+def test_certify_by_every_solver(command, weights, solver):
+    code, text, _ = command("certify", weights, "--solver", solver, "--json")
+    bound = json.loads(text)["lipschitz"]["bound"]
+    exact = json.loads(command("certify", weights, "--json")[1])["lipschitz"]["bound"]
+    assert code == 0
+    assert bound == pytest.approx(exact, rel=1e-6)
+
+
+def test_not_well_posed_is_exit_1(command, tmp_path):
+    path, out = tmp_path / "bad.npz", tmp_path / "certificate.json"
+    ImplicitWeights([[1.5]], [[1.0]], [[1.0]]).save(path)
+    code, text, err = command("certify", path, "--out", out)
+    assert (code, text) == (1, "")
+    assert one_sentence(err)
+    assert "1.5" in err
+    code, text, err = command("certify", path, "--json")
+    report = json.loads(text)
+    assert (code, report["well_posed"], report["lipschitz"]) == (1, False, None)
+    assert report["mu_inf"] == report["abscissa"] == 1.5
+    assert not out.exists()
+
+
+def test_project(command, weights, tmp_path):
+    out = tmp_path / "ünder.safetensors"
+    code, text, err = command("project", weights, "--gamma", "-0.5", "--out", out)
+    assert (code, err) == (0, "")
+    assert "rows changed" in text
+    before, after = ImplicitWeights.load(weights), ImplicitWeights.load(out)
+    assert matrix_measure(after.A) <= -0.5 + 1e-15
+    for name in "BCDb":
+        assert np.array_equal(before.arrays()[name], after.arrays()[name])
+    code, text, _ = command("project", weights, "--gamma", 50, "--out", out, "--json")
+    assert json.loads(text)["rows_changed"] == 0
+    assert np.array_equal(ImplicitWeights.load(out).A, before.A)
+
+
+def test_project_with_weights(command, weights, tmp_path):
+    eta, out = np.linspace(1, 2, 5), tmp_path / "out.npz"
+    np.save(tmp_path / "eta.npy", eta)
+    arguments = ("project", weights, "--gamma", "0.1", "--out", out, "--json")
+    code, text, _ = command(*arguments, "--eta", tmp_path / "eta.npy")
+    assert code == 0
+    assert matrix_measure(ImplicitWeights.load(out).A, eta) <= 0.1 + 1e-15
+    assert json.loads(text)["measure_after"] <= 0.1 + 1e-15
+    assert command(*arguments, "--eta", "optimal")[0] == 0
+    assert command(*arguments, "--eta", tmp_path / "none.npy")[0] == 2
+
+
+@given(matrices((3, 3)), gammas)
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_projected_weights_are_certified(command, tmp_path, A, gamma):
+    path, out = tmp_path / "any.npz", tmp_path / "inside.npz"
+    ImplicitWeights(A, np.ones((3, 1)), np.ones((1, 3))).save(path)
+    code, _, err = command("project", path, "--gamma", gamma, "--out", out)
+    assert (code, err) == (0, "")
+    code, text, _ = command("certify", out, "--json")
+    report = json.loads(text)
+    assert report["well_posed"] or gamma >= 1 or max(np.abs(A).max(), 1) > 1e14
+    assert report["mu_inf"] <= gamma + 1e-12 * max(1.0, np.abs(A).max())
+
+
+def bad_files(folder):
+    good = {"A": np.eye(2) / 2, "B": np.ones((2, 1)), "C": np.ones((1, 2))}
+    np.savez(folder / "nan.npz", **{**good, "A": np.full((2, 2), np.nan)})
+    np.savez(folder / "shape.npz", **{**good, "B": np.ones((3, 1))})
+    np.savez(folder / "missing.npz", A=good["A"])
+    np.savez(folder / "object.npz", **{**good, "A": np.array([[{}]], dtype=object)})
+    np.savez(folder / "complex.npz", **{**good, "A": np.eye(2) * 1j})
+    np.savez(folder / "empty.npz", **{**good, "A": np.zeros((0, 0))})
+    np.savez(folder / "whole.npz", **good)
+    whole = (folder / "whole.npz").read_bytes()
+    (folder / "truncated.npz").write_bytes(whole[: len(whole) // 2])
+    (folder / "noise.safetensors").write_bytes(b"\xff" * 50)
+    (folder / "noise.pt").write_bytes(b"noise")
+    (folder / "text.csv").write_text("1,2")
+    (folder / "folder").mkdir()
+    return [path for path in folder.iterdir() if path.name != "whole.npz"]
+
+
+def test_bad_files_are_exit_2_with_one_sentence(command, tmp_path):
+    paths = [*bad_files(tmp_path), tmp_path / "nowhere.npz"]
+    for path in paths:
+        for arguments in (("certify", path), ("project", path, "--gamma", 0.5, "--out", "x.npz")):
+            code, text, err = command(*arguments)
+            assert (code, text) == (2, ""), path.name
+            assert one_sentence(err), err
+    assert not Path("x.npz").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("certify", "W", "--solver", "simplex"),
+        ("certify", "W", "--solver", "closed_form"),
+        ("certify", "W", "--solver", "highs", "--option", "nothing=1"),
+        ("certify", "W", "--option", "nothing"),
+        ("certify", "W", "--out", "nowhere/c.json"),
+        ("project", "W", "--gamma", "nan", "--out", "x.npz"),
+        ("project", "W", "--gamma", "0.5", "--out", "x.txt"),
+        ("project", "W", "--gamma", "0.5", "--out", "nowhere/x.npz"),
+        ("project", "W", "--gamma", "0.5", "--out", "x.npz", "--solver", "highs"),
+        ("report", "nowhere"),
+        ("train", "--out", "run", "--epochs", "0"),
+        ("train", "--out", "run", "--hidden", "0"),
+        ("train", "--out", "run", "--gamma", "1.0"),
+        ("train", "--out", "run", "--data", "cifar"),
+        ("train", "--out", "run", "--data", "mnist", "--data-dir", "nowhere"),
+        ("train", "--out", "run", "--projection", "simplex"),
+        ("train", "--out", "run", "--activation", "swish"),
+        ("train", "--out", "run", "--device", "abacus"),
+        ("train", "--out", "run", "--resume"),
+    ],
+)
+def test_bad_arguments(command, weights, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    code, text, err = command(*[str(weights) if a == "W" else a for a in arguments])
+    assert (code, text) == (2, "")
+    assert one_sentence(err), err
+    assert {path.name for path in tmp_path.iterdir()} <= {"weights.npz"}
+
+
+@pytest.mark.parametrize("arguments", [("certify",), ("project", "w.npz"), ("fly",), ("train",)])
+def test_usage_errors_are_exit_2(command, arguments):
+    code, text, err = command(*arguments)
+    assert (code, text) == (2, "")
+    assert "Traceback" not in err
+
+
+def test_train_report_and_resume(command, tmp_path):
+    run = tmp_path / "run"
+    arguments = ("train", "--out", run, "--hidden", 10, "--epochs", 2, "--lipschitz-weight", 1e-3)
+    code, text, err = command(*arguments, "--projection", "clarabel")
+    assert code == 0, err
+    for part in ("test accuracy", "well-posed", "certified Lipschitz bound", "cvxpy"):
+        assert part in text
+    assert "epoch" in err
+    code, text, err = command("report", run)
+    assert (code, err, Path(text.strip())) == (0, "", run / "report.html")
+    assert command("certify", run)[0] == 0
+    code, text, err = command(*arguments)
+    assert code == 2
+    assert "holds a run already" in err
+    code, text, _ = command(*arguments, "--projection", "clarabel", "--resume", "--json")
+    summary = json.loads(text)
+    assert code == 0
+    assert summary["lipschitz"]["verified"] is True
+    assert summary["projection_audit"] <= 1e-7
+
+
+def test_help_needs_neither_torch_nor_cvxpy():
+    script = (
+        "import sys; sys.argv = ['contraction-nets', '--help']\n"
+        "from contraction_nets.cli import main\n"
+        "try:\n    main()\n"
+        "finally:\n    assert not {'torch', 'cvxpy', 'scipy', 'matplotlib'} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for name in ("train", "certify", "project", "report"):
+        assert name in done.stdout
+
+
+def test_installed_entry_point(weights):
+    program = Path(sys.executable).with_name("contraction-nets")
+    done = subprocess.run([program, "certify", weights, "--json"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["well_posed"] is True
+    done = subprocess.run([program, "certify", "nowhere.npz"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert one_sentence(done.stderr)
+    done = subprocess.run([program, "--version"], capture_output=True, text=True)
+    assert done.stdout.startswith("contraction-nets ")
