@@ -125,7 +125,7 @@ def test_backends_agree_and_count_rows(solver, dtype):
     assert 0 < changed <= 5
     assert project_(twin) == changed
     size = 1e-8 if dtype == torch.float64 else 1e-6
-    assert float((layer.A - twin.A).abs().max()) <= size
+    assert (layer.A - twin.A).abs().max().item() <= size
     assert project_(layer, solver=solver) == 0
 
 

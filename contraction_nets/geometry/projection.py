@@ -16,15 +16,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import array_api_compat
 import numpy as np
+from array_api_compat import device
 
-from contraction_nets.geometry.rows import RowBatch, Rows, as_rows, safe_factor
+from contraction_nets.geometry.rows import EPS, RowBatch, Rows, as_rows, safe_factor
 
 Array = Any
 
 _BLOCK = 2**15  # entries worked on at a time on a CPU, so that they stay in its cache
-_CANCELLED = 4.0  # a sum this many times smaller than its terms has lost too many digits
+_CANCELLED = 64.0  # a sum this many times smaller than its terms has lost too many digits
+_MOST_PASSES = 50  # each leaves 2**-50 of λ: enough for the range of a float64
+_NEVER = -1e300  # the ratio of a coordinate that is never active; finite, for 0 · ratio is 0
 _FLOAT32_BITS = -(2**29)  # mask of the bits of a float64 that a float32 holds
 
 
@@ -63,7 +65,7 @@ def project_rows(V: Array, rows: Rows) -> Array:
 
 
 def _on_cpu(V: Array) -> bool:
-    return "cpu" in str(array_api_compat.device(V))
+    return "cpu" in str(device(V))
 
 
 def _project_block(V: Array, out: Array, batch: RowBatch, factor: float) -> None:
@@ -81,36 +83,42 @@ def _project_block(V: Array, out: Array, batch: RowBatch, factor: float) -> None
 @np.errstate(over="ignore")  # an overflow is reported as a ValueError below
 def _project_violating(V: Array, batch: RowBatch, factor: float) -> Array:
     xp, weights, bound, place = batch.xp, batch.weights, batch.bound, batch.place()
-    values = xp.astype(V, xp.float64)
+    values = xp.astype(V, xp.float64, copy=False)
     if factor != 1.0:
         values, bound = values * factor, bound * factor
     ratios = abs(values)
     ratios /= weights
-    newton = _Newton(batch)
     signed = None
     if place is not None:
         # The signed coordinate is never clipped: it leaves the matrix and is kept apart.
         signed = values[place] / weights[batch.signed]
-        ratios[place] = -xp.inf
-    before, _ = newton.sums(ratios, signed)
-    margin = 2 * batch.error(before, bound)
+        ratios[place] = _NEVER
+    newton = _Newton(batch)
+    root = newton.start(ratios, signed, bound)
+    for _ in range(_MOST_PASSES):
+        root, slope, total = newton.solve(ratios, signed, bound, root)
+        if not bool((slope * abs(root) > _CANCELLED * (total + abs(bound))).any()):
+            break
+        # λ is so large beside what it leaves that its last digit matters: shift by it, and
+        # find the small rest with all digits.
+        ratios = ratios - root[:, None]
+        signed, root = None if signed is None else signed - root, xp.zeros_like(root)
+    margin = 2 * batch.error(total, bound) + 4 * EPS * slope * abs(root)
     while True:
-        shifted, moved, after = newton.shift(ratios, signed, bound - margin)
-        if bool((before > _CANCELLED * (after + abs(bound))).any()):
-            # Nearly equal large numbers were subtracted. Once more from there, with a margin
-            # for what is left, recovers the digits that were lost.
-            ratios, signed, before = shifted, moved, after
-            margin = 2 * batch.error(before, bound)
-            continue
+        # A little beyond the root, for what rounding the row may add to the left-hand side.
+        beyond = root + margin / slope
+        shifted = xp.maximum(ratios - beyond[:, None], newton.zero)
         if place is None:  # only the zero row satisfies a bound of zero
-            shifted = xp.where((bound - margin > 0)[:, None], shifted, -xp.inf)
-        projected = xp.copysign(xp.maximum(shifted, newton.zero) * weights, values)
+            shifted = xp.where((bound > margin)[:, None], shifted, newton.zero)
+        shifted *= weights
+        projected = xp.copysign(shifted, values)
         if place is not None:
-            projected[place] = moved * weights[batch.signed]
+            projected[place] = (signed - beyond) * weights[batch.signed]
         if factor != 1.0:
             projected = projected / factor
         stored = _round_inwards(projected, place, V.dtype, xp)
-        if not bool(xp.isfinite(stored).all()):
+        # Magnitudes only shrink; the signed coordinates can leave the range of the dtype.
+        if place is not None and not bool(xp.isfinite(stored[place]).all()):
             raise ValueError(
                 f"the projection does not fit in {V.dtype}, expected entries well below its "
                 "largest number; rescale the matrix."
@@ -131,29 +139,37 @@ class _Newton:
         self.zero = self.xp.zeros_like(self.squares[0])
         self.signed_square = None if batch.signed is None else self.squares[batch.signed]
 
-    def sums(self, shifted: Array, moved: Array | None) -> tuple[Array, Array]:
-        """Sum of the absolute terms and of all terms on the left-hand side, per row."""
-        value = self.xp.maximum(shifted, self.zero) @ self.squares
-        if moved is None:
-            return value, value
-        term = moved * self.signed_square
-        return value + abs(term), value + term
-
-    def shift(
-        self, ratios: Array, signed: Array | None, target: Array
-    ) -> tuple[Array, Array | None, Array]:
-        """Ratios minus the root λ of g for this target, and the absolute terms' sum there.
-
-        The ratios are not clipped yet; those of the signed coordinates come back apart.
-        """
+    def start(self, ratios: Array, signed: Array | None, target: Array) -> Array:
+        """A λ ≥ 0 at or before the root: that of the largest entry and the signed one alone."""
         xp = self.xp
-        shifted, moved, root = ratios, signed, 0.0
+        column = xp.argmax(ratios, axis=1)
+        top = ratios[xp.arange(ratios.shape[0], device=device(ratios)), column]
+        # A row of one signed coordinate has no other entry.
+        top, slope = xp.maximum(top, self.zero), xp.where(top > 0, self.squares[column], 0.0)
+        value = slope * top - target
+        if signed is None:
+            return xp.maximum(value / xp.where(slope > 0, slope, 1.0), self.zero)
+        alone = signed - target / self.signed_square
+        both = (value + self.signed_square * signed) / (slope + self.signed_square)
+        return xp.maximum(xp.maximum(alone, both), self.zero)
+
+    def solve(
+        self, ratios: Array, signed: Array | None, target: Array, root: Array
+    ) -> tuple[Array, Array, Array]:
+        """The root λ of g for this target, the slope there and the absolute terms' sum."""
+        xp = self.xp
         last = settled = None
         while True:
-            total, value = self.sums(shifted, moved)
-            slope = xp.astype(shifted > 0, xp.float64) @ self.squares
-            if self.signed_square is not None:
+            active = xp.astype(ratios > root[:, None], xp.float64)
+            slope = active @ self.squares
+            active *= ratios
+            value = active @ self.squares
+            total = value - root * slope
+            if signed is not None:
+                term = signed * self.signed_square
+                total, value = total + abs(term - root * self.signed_square), value + term
                 slope += self.signed_square
+            slope = xp.where(slope > 0, slope, 1.0)
             # The entries active at λ are nested in λ: an equal slope is the same set, on
             # which g is linear, so the last step ended on the root. After the first step λ
             # only grows, so that a larger slope is an entry at the root itself, in rounding.
@@ -162,11 +178,8 @@ class _Newton:
             elif last is not None:
                 settled = slope == last
             if settled is not None and bool(settled.all()):
-                return shifted, moved, total
-            last = slope
-            root = root + (value - target) / xp.where(slope > 0, slope, 1.0)
-            shifted = ratios - root[:, None]
-            moved = None if signed is None else signed - root
+                return root, slope, total
+            last, root = slope, (value - target) / slope
 
 
 def _round_inwards(X: Array, place: tuple[Array, Array] | None, dtype: Any, xp: Any) -> Array:
