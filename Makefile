@@ -5,8 +5,19 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+RUN ?= runs/demo
 
-.PHONY: test install clean
+.PHONY: demo test install lint bench clean
+
+# A demo that was interrupted is continued; `make demo RUN=runs/other` starts another.
+demo: $(STAMP)
+	$(BIN)/contraction-nets train --data digits --hidden 60 --epochs 20 --learning-rate 1e-2 \
+		--lipschitz-weight 1e-3 --projection cvxpy --threads 2 --out $(RUN) \
+		$(if $(wildcard $(RUN)/config.json),--resume)
+	$(BIN)/contraction-nets report $(RUN)
+
+test: $(STAMP)
+	$(BIN)/python -m pytest -n 2
 
 install: $(STAMP)
 
@@ -17,8 +28,16 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
 	touch $@
 
-test: $(STAMP)
-	$(BIN)/python -m pytest
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# MNIST=FOLDER adds the comparison of training epochs.
+bench: $(STAMP)
+	$(BIN)/python benchmarks/projection.py
+	$(BIN)/python benchmarks/certify.py
+	$(if $(MNIST),$(BIN)/python benchmarks/epoch.py --data-dir $(MNIST))
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

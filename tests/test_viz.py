@@ -214,7 +214,7 @@ def test_damaged_runs_are_refused(run, tmp_path):
     ]:  # fmt: skip
         kept = (folder / name).read_bytes()
         (folder / name).write_bytes(content)
-        with pytest.raises(ValueError, match="expected|is not a certificate"):
+        with pytest.raises(ValueError, match=r"expected|is not a certificate"):
             write_report(folder)
         (folder / name).write_bytes(kept)
     assert not (folder / "report.html").exists()

@@ -103,6 +103,7 @@ def project_after_step(
 
     Examples
     --------
+    >>> from contraction_nets import ImplicitNetwork
     >>> network = ImplicitNetwork(2, 8, 1)
     >>> optimizer = torch.optim.Adam(network.parameters())
     >>> handle = project_after_step(optimizer, network)

@@ -119,6 +119,7 @@ def fit(
 
     Examples
     --------
+    >>> from contraction_nets.training.data import load_data
     >>> network = ImplicitNetwork(64, 20, 10)
     >>> result = fit(network, load_data("digits"), epochs=1)
     >>> result.certificate.verify()
