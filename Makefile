@@ -12,7 +12,7 @@ RUN ?= runs/demo
 # A demo that was interrupted is continued; `make demo RUN=runs/other` starts another.
 demo: $(STAMP)
 	$(BIN)/contraction-nets train --data digits --hidden 60 --epochs 20 --learning-rate 1e-2 \
-		--lipschitz-weight 1e-3 --projection cvxpy --threads 2 --out $(RUN) \
+		--lipschitz-weight 3e-4 --projection cvxpy --threads 2 --out $(RUN) \
 		$(if $(wildcard $(RUN)/config.json),--resume)
 	$(BIN)/contraction-nets report $(RUN)
 
