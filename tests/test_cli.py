@@ -113,6 +113,15 @@ def test_project_with_weights(command, weights, tmp_path):
     assert command(*arguments, "--eta", tmp_path / "none.npy")[0] == 2
 
 
+def test_enormous_weights_project(command, tmp_path):
+    path, out = tmp_path / "big.npz", tmp_path / "out.npz"
+    ImplicitWeights(1e307 * np.eye(3), np.ones((3, 1)), np.ones((1, 3))).save(path)
+    code, text, err = command("project", path, "--gamma", 0.5, "--out", out, "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(text)["distance"] == pytest.approx(np.sqrt(3) * 1e307)
+    assert command("certify", out)[0] == 0
+
+
 @given(matrices((3, 3)), gammas)
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]

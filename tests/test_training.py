@@ -9,6 +9,7 @@ from contraction_nets import (
     ContractionNetsError,
     ImplicitNetwork,
     ImplicitWeights,
+    SolverError,
     contracting,
     fit,
 )
@@ -189,6 +190,15 @@ def test_a_diverging_run_ends_with_a_sentence():
     data.train_inputs[3, 3] = torch.nan
     with pytest.raises(ContractionNetsError, match="loss became nan, expected"):
         fit(digits_network(), data, epochs=1)
+
+
+def test_an_audit_that_fails_is_left_out(monkeypatch):
+    def refuse(point, constraint, *, solver="closed_form"):
+        raise SolverError("ended with status 'infeasible'")
+
+    monkeypatch.setattr("contraction_nets.training.loop.project_onto", refuse)
+    result = fit(digits_network(), small(), epochs=1)
+    assert result.metrics[0]["projection_audit"] is None
 
 
 def test_parametrized_networks_are_trained_and_stored(tmp_path):

@@ -9,6 +9,7 @@ import typer
 
 from contraction_nets.cli.console import (
     NOT_PROVED,
+    finite,
     number,
     parse_options,
     print_json,
@@ -78,10 +79,10 @@ def _refusal(network: Any, error: NotWellPosedError) -> dict[str, Any]:
     """The JSON object for weights that are not well-posed."""
     return {
         "well_posed": False,
-        "mu_inf": error.measure if abs(error.measure) < float("inf") else None,
+        "mu_inf": finite(error.measure),
         "mu_weighted": None,
         "eta": None,
-        "abscissa": error.abscissa if abs(error.abscissa) < float("inf") else None,
+        "abscissa": finite(error.abscissa),
         "lipschitz": None,
         "shapes": network.shapes,
         "weights_sha256": network.sha256,

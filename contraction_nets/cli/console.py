@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import warnings
 from collections.abc import Callable, Iterable
@@ -77,6 +78,11 @@ def say(line: str) -> None:
 def number(value: float | None, digits: int = 6) -> str:
     """A number as people read it; infinite where there is none."""
     return "∞" if value is None else f"{value:.{digits}g}"
+
+
+def finite(value: float) -> float | None:
+    """The value, or None (JSON null) where it is infinite or NaN."""
+    return value if math.isfinite(value) else None
 
 
 def parse_options(pairs: list[str]) -> dict[str, Any]:

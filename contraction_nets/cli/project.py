@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from contraction_nets.cli.console import parse_options, print_json, print_table
+from contraction_nets.cli.console import finite, number, parse_options, print_json, print_table
 
 SUFFIXES = (".npz", ".safetensors")
 
@@ -29,6 +29,7 @@ def project(
 ) -> None:
     """Project A onto {A : μ∞(A) ≤ γ}; all other weights keep every bit."""
     import numpy as np
+    from scipy.linalg import norm
 
     from contraction_nets import project as project_matrix
     from contraction_nets.certificates.weights import ImplicitWeights
@@ -49,7 +50,7 @@ def project(
     report = {
         "gamma": gamma,
         "rows_changed": changed,
-        "distance": float(np.linalg.norm(A.astype(float) - network.A)),
+        "distance": finite(float(norm((A.astype(float) - network.A).ravel()))),
         "measure_before": matrix_measure(network.A, chosen),
         "measure_after": matrix_measure(A, chosen),
         "out": str(out),
@@ -62,7 +63,7 @@ def project(
         str(weights),
         [
             ("rows changed", f"{changed} of {network.state_dim}"),
-            ("distance", f"{report['distance']:.6g} in the Frobenius norm"),
+            ("distance", f"{number(report['distance'])} in the Frobenius norm"),
             (measure, f"{report['measure_before']:.9g} → {report['measure_after']:.9g}"),
             ("written", str(out)),
         ],

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from contraction_nets.certificates.lipschitz import LipschitzCertificate, lipschitz_certificate
 from contraction_nets.certificates.weights import ImplicitWeights
-from contraction_nets.errors import ContractionNetsError
+from contraction_nets.errors import ContractionNetsError, SolverError
 from contraction_nets.nn.constrain import constrained_modules, project_
 from contraction_nets.nn.equilibrium import EquilibriumResult
 from contraction_nets.nn.layers import ImplicitNetwork
@@ -294,14 +294,20 @@ def _measure(module: ImplicitNetwork) -> float:
     return float(Dense(layer.A.detach().double()).row_sums(layer.eta).max())
 
 
-def _audit(module: ImplicitNetwork, before: Tensor) -> float:
-    """Largest difference between the closed form and cvxpy on these weights, in float64."""
+def _audit(module: ImplicitNetwork, before: Tensor) -> float | None:
+    """Largest difference between the closed form and cvxpy on these weights, in float64.
+
+    None where cvxpy finds no optimum, as on weights that have grown beyond its tolerances.
+    """
     constrained = list(constrained_modules(module))
     if not constrained:
         return 0.0
     point, constraint = before.cpu().double().numpy(), constrained[0].constraint()
     exact = project_onto(point, constraint)
-    reference = project_onto(point, constraint, solver="cvxpy")
+    try:
+        reference = project_onto(point, constraint, solver="cvxpy")
+    except SolverError:
+        return None
     return float(abs(exact - reference).max())
 
 
