@@ -99,7 +99,8 @@ def solve(problem: Problem, solver: str, **options: Any) -> Solution:
 def _homes() -> dict[str, str]:
     """Backend name → where it is: "module" in our folder, or "module:Class" elsewhere.
 
-    Listed once: reading the entry points of all installed packages takes 20 ms.
+    Listed once a process: reading the entry points of all installed packages takes 20 ms. A
+    test, or a session that has just installed a backend, calls ``_homes.cache_clear()``.
     """
     package = _solvers_package()
     found = {
