@@ -15,7 +15,8 @@ from contraction_nets import ImplicitNetwork, fit
 from contraction_nets.training.data import Dataset, load_data
 from contraction_nets.viz import plots
 from contraction_nets.viz.report import write_report
-from contraction_nets.viz.style import at_least, at_most, to_svg
+from contraction_nets.viz.rounding import at_least, at_most
+from contraction_nets.viz.svg import to_svg
 
 METRIC_PLOTS = [
     plots.plot_learning, plots.plot_measure, plots.plot_iterations, plots.plot_certificate,
@@ -71,7 +72,7 @@ def test_titles_are_true():
     assert best == 9
     assert "stays within" in title_of(plots.plot_measure(metrics))
     metrics[4]["mu_inf"] = 0.96
-    assert "exceeds γ in 1 of 10" in title_of(plots.plot_measure(metrics))
+    assert "exceeds γ = 0.95 in 1 of 10" in title_of(plots.plot_measure(metrics))
     bound = metrics[-1]["lipschitz_bound"]
     shown = re.search(r"ends at ([\d.e+]+)", title_of(plots.plot_certificate(metrics)))[1]
     assert bound <= float(shown.rstrip(".")) <= 1.001 * bound
@@ -85,7 +86,8 @@ def test_gains_of_any_shape_draw(shape):
     gains = np.random.default_rng(0).uniform(size=shape)
     figure = plots.plot_gains(gains)
     top = int(gains.sum(axis=1).argmax())
-    assert f"Output {top} reacts most" in title_of(figure)
+    start = f"Output {top} can move most" if shape[0] > 1 else "The output can move"
+    assert title_of(figure).startswith(start)
     assert to_svg(figure, "gains").startswith("<svg")
 
 
@@ -179,9 +181,10 @@ def test_a_changed_model_is_not_proved(run, tmp_path):
     model[-1] ^= 1
     (folder / "model.safetensors").write_bytes(model)
     page, _ = parsed(write_report(folder))
-    assert "does not prove it" in page
+    assert "does not prove this for the model in this folder" in page
     assert "proved for the model in this folder" not in page
-    assert "How to check" not in page
+    assert "; claimed bound" in page
+    assert "not proved</h1>" in page
 
 
 def test_values_are_escaped(run, tmp_path):
@@ -199,7 +202,7 @@ def test_what_is_missing_is_left_out(run, tmp_path):
         (run / "metrics.jsonl").read_bytes() + b'{"epoch": 3, "tr'
     )
     page, _ = parsed(write_report(folder))
-    for sentence in ("no model in this folder", "no config.json", "cut off"):
+    for sentence in ("no model and no certificate in this folder", "no config.json", "cut off"):
         assert sentence in page
     assert page.count("<svg") == 6
 

@@ -5,43 +5,43 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from contraction_nets.certificates.document import load_certificate, write_atomically
-from contraction_nets.certificates.weights import ImplicitWeights
+import numpy as np
+
+from contraction_nets.certificates.document import write_atomically
 from contraction_nets.viz import plots
-from contraction_nets.viz.style import at_most, to_svg
+from contraction_nets.viz.evidence import Model, Proof, check_certificate, read_model
+from contraction_nets.viz.metrics import (
+    Metrics,
+    NothingToDrawError,
+    column,
+    last_known,
+    read_metrics,
+)
+from contraction_nets.viz.rounding import at_most
+from contraction_nets.viz.svg import to_svg
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Metrics = list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class _Proof:
-    """What is known about the certificate of a run."""
-
-    state: str
-    """One of "proved", "not proved" and "missing"."""
-    sentence: str
-    bound: float | None = None
+_UNITS = "output units per input unit"
 
 
 def write_report(run: str | os.PathLike[str]) -> Path:
     """Write RUN/report.html from the files of a run, atomically.
 
     Pictures are inline SVG. The certificate is not believed: it is verified again, in exact
-    integer arithmetic, against the model beside it.
+    integer arithmetic, against the model beside it. Equal files in folders of one name give
+    equal bytes.
 
     Parameters
     ----------
     run : path
         Folder with metrics.jsonl and, where they exist, config.json, model.safetensors and
-        certificate.json.
+        certificate.json; what needs a missing one is left out, and the page says so.
 
     Returns
     -------
@@ -53,11 +53,10 @@ def write_report(run: str | os.PathLike[str]) -> Path:
     FileNotFoundError
         No such folder, or no metrics in it.
     ValueError
-        A file of the run is damaged.
+        A file of the run is damaged; only a cut-off last line of the metrics is forgiven.
     ImportError
         matplotlib or jinja2 is not installed.
     """
-    folder = Path(run)
     try:
         import jinja2
     except ImportError as error:
@@ -65,155 +64,134 @@ def write_report(run: str | os.PathLike[str]) -> Path:
             "a report needs jinja2, which is not installed; "
             "run pip install 'contraction-nets[plots]'."
         ) from error
-    metrics, notes = _read_metrics(folder / "metrics.jsonl")
-    weights = ImplicitWeights.load(folder) if (folder / "model.safetensors").exists() else None
-    proof = _verified(folder / "certificate.json", weights)
+    folder = Path(run)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"there is no folder {folder}, expected the folder of a run; check the path."
+        )
+    metrics, notes = read_metrics(folder / "metrics.jsonl")
     config = _read_config(folder / "config.json")
+    model = read_model(folder / "model.safetensors")
+    proof = check_certificate(folder / "certificate.json", model)
+    if proof.state == "proved" and proof.bound != metrics[-1]["lipschitz_bound"]:
+        notes.append(
+            "The certified bound is not that of the last epoch in metrics.jsonl: model and "
+            "metrics are of different epochs."
+        )
+    pictures = _pictures(metrics, model, notes)
     template = resources.files("contraction_nets.viz").joinpath("report.html").read_text("utf-8")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     page = environment.from_string(template).render(
         name=folder.resolve().name,
-        headline=_headline(metrics[-1], proof),
+        headline=_headline(metrics, proof),
         proof=proof,
         summary=_summary(metrics, proof),
-        pictures=_pictures(metrics, weights),
-        config=_flat(config),
+        pictures=pictures,
+        config=None if config is None else _flat(config),
         notes=notes,
     )
     path = folder / "report.html"
-    write_atomically(path, page.encode())
+    # A lone surrogate, legal in JSON, has no UTF-8.
+    write_atomically(path, page.encode(errors="backslashreplace"))
     return path
 
 
-def _read_metrics(path: Path) -> tuple[Metrics, list[str]]:
-    """The epochs of a run, and what to say about lines that were left out."""
+def _read_config(path: Path) -> dict[str, Any] | None:
     if not path.exists():
-        raise FileNotFoundError(
-            f"there is no {path.name} in {path.parent}, expected the folder of a run; "
-            "check the path."
-        )
-    lines = path.read_bytes().splitlines()
-    metrics: Metrics = []
-    notes = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-            if not isinstance(record, dict):
-                raise ValueError("no object")
-        except ValueError as error:
-            if number < len(lines) or not metrics:
-                raise ValueError(
-                    f"line {number} of {path} is not a JSON object, expected one for every epoch; "
-                    "restore the file."
-                ) from error
-            notes.append("The last line of metrics.jsonl is cut off; it was left out.")
-        else:
-            metrics.append(record)
-    if not metrics:
-        raise ValueError(f"{path} is empty, expected at least one epoch; train first.")
-    return metrics, notes
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
+        return None
     try:
         config = json.loads(path.read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError, OSError):
         config = None
     if not isinstance(config, dict):
-        raise ValueError(f"{path} is not a JSON object, expected what training wrote.")
+        raise ValueError(
+            f"{path} is not a JSON object, expected what training wrote; restore or remove it."
+        )
     return config
 
 
-def _verified(path: Path, weights: ImplicitWeights | None) -> _Proof:
-    if not path.exists() or weights is None:
-        missing = "certificate" if weights is not None else "model"
-        return _Proof("missing", f"There is no {missing} in this folder; nothing is proved.")
-    document = load_certificate(path)
-    bound = at_most(document.bound)
-    if document.verify(weights):
-        return _Proof(
-            "proved",
-            f"No output moves by more than {bound} per unit of input, in the largest entry: "
-            "proved for the model in this folder, in exact integer arithmetic, when this page "
-            "was written.",
-            document.bound,
-        )
-    return _Proof(
-        "not proved",
-        f"The certificate claims the bound {bound} but does not prove it for the model in this "
-        "folder: one of the two files was changed.",
-    )
-
-
-def _headline(last: dict[str, Any], proof: _Proof) -> str:
-    accuracy = last.get("test_accuracy")
-    quality = (
-        f"test loss {last['test_loss']:.4g}"
-        if accuracy is None
-        else f"{100 * accuracy:.1f} % test accuracy"
-    )
+def _headline(metrics: Metrics, proof: Proof) -> str:
+    accuracy, loss = column(metrics, "test_accuracy"), column(metrics, "test_loss")
+    if np.isfinite(accuracy).any():
+        quality = f"{100 * accuracy[last_known(accuracy)]:.1f} % test accuracy"
+    else:
+        quality = f"Test loss {_show(loss[last_known(loss)])}"
     if proof.bound is None:
-        return f"{quality}, {proof.state if proof.state != 'missing' else 'no certificate'}"
-    return f"{quality}, certified Lipschitz bound {at_most(proof.bound)}"
+        return f"{quality}; no bound is proved"
+    kind = "certified" if proof.state == "proved" else "claimed"
+    return f"{quality}; {kind} bound {at_most(proof.bound)} {_UNITS}, {proof.state}"
 
 
-def _summary(metrics: Metrics, proof: _Proof) -> list[tuple[str, str]]:
-    last = metrics[-1]
+def _summary(metrics: Metrics, proof: Proof) -> list[tuple[str, str]]:
+    def last(key: str) -> float:
+        return float(column(metrics, key)[-1])
 
-    def total(key: str) -> float:
-        return sum(record.get(key) or 0.0 for record in metrics)
+    def total(key: str) -> str:
+        return _show(float(np.nansum(column(metrics, key))), ".3g")
 
-    def show(value: float | None, form: str = ".4g") -> str:
-        return "–" if value is None else format(value, form)
-
-    audits = [record.get("projection_audit") for record in metrics]
-    audit = max((value for value in audits if value is not None), default=None)
-    accuracy = last.get("test_accuracy")
-    bound = "–" if proof.bound is None else f"{at_most(proof.bound)} per unit of input, proved"
+    accuracy, audit = last("test_accuracy"), column(metrics, "projection_audit")
+    if proof.bound is None:
+        bound = f"{_at_most(last('lipschitz_bound'))} in metrics.jsonl, not proved here"
+    else:
+        bound = f"{at_most(proof.bound)} {_UNITS}, {proof.state}"
+    steps = [_show(last(f"iterations_{k}"), ".1f") for k in ("forward", "backward")]
+    worst = (
+        at_most(float(np.nanmax(audit)), digits=2) if np.isfinite(audit).any() else "not audited"
+    )
     return [
-        ("epochs", str(last["epoch"])),
-        ("test accuracy", "–" if accuracy is None else f"{100 * accuracy:.2f} %"),
-        ("test loss", show(last["test_loss"])),
-        ("matrix measure μ∞(A)", f"{show(last['mu_inf'], '.6g')} (γ = {show(last['gamma'])})"),
+        ("epochs", f"{last('epoch'):.0f}"),
+        ("test accuracy", "–" if np.isnan(accuracy) else f"{100 * accuracy:.2f} %"),
+        ("test loss", _show(last("test_loss"))),
+        ("matrix measure μ∞(A)", _show(last("mu_inf"), ".6g")),
+        ("its bound γ", _show(last("gamma"), ".6g")),
         ("certified Lipschitz bound, ℓ∞ → ℓ∞", bound),
-        ("norm-product bound of the paper", show(last["norm_product_bound"])),
-        ("seconds in gradient steps", f"{total('seconds_gradient'):.1f}"),
-        ("seconds in projections", f"{total('seconds_projection'):.1f}"),
-        ("largest difference between cvxpy and closed form", show(audit, ".2g")),
-        (
-            "iterations, forward and backward",
-            f"{show(last['iterations_forward'], '.1f')} and "
-            f"{show(last['iterations_backward'], '.1f')}",
-        ),
+        ("norm-product bound of the paper", _at_most(last("norm_product_bound"))),
+        ("seconds in gradient steps", total("seconds_gradient")),
+        ("seconds in projections", total("seconds_projection")),
+        ("largest difference between cvxpy and closed form", worst),
+        ("iterations of an equilibrium and of its gradient", " and ".join(steps)),
     ]
 
 
-def _pictures(metrics: Metrics, weights: ImplicitWeights | None) -> list[str]:
-    """Every picture that the run has data for, as inline SVG; config values never reach it."""
-    drawn: list[tuple[str, Callable[[], Figure]]] = [
-        ("learning", lambda: plots.plot_learning(metrics)),
-        ("measure", lambda: plots.plot_measure(metrics)),
-        ("certificate", lambda: plots.plot_certificate(metrics)),
-        ("iterations", lambda: plots.plot_iterations(metrics)),
-        ("time", lambda: plots.plot_time(metrics)),
-    ]
-    if any(record.get("projection_audit") is not None for record in metrics):
-        drawn.append(("audit", lambda: plots.plot_audit(metrics)))
-    if weights is not None:
-        from contraction_nets.certificates.lipschitz import lipschitz_certificate
-        from contraction_nets.errors import NotWellPosedError
+def _at_most(value: float) -> str:
+    return "–" if np.isnan(value) else at_most(value)
 
-        gamma = metrics[-1]["gamma"]
-        drawn.append(("state", lambda: plots.plot_state_matrix(weights.A, gamma=gamma)))
-        try:
-            gains = lipschitz_certificate(weights).gains
-        except NotWellPosedError:
-            pass
+
+def _show(value: float, form: str = ".4g") -> str:
+    return "–" if np.isnan(value) else format(value, form)
+
+
+def _pictures(metrics: Metrics, model: Model | None, notes: list[str]) -> list[str]:
+    """Every picture that the run has data for, as inline SVG; a note for each of the others."""
+    drawn: dict[str, Callable[[], Figure]] = {
+        "loss and accuracy": lambda: plots.plot_learning(metrics),
+        "the matrix measure": lambda: plots.plot_measure(metrics),
+        "the certified bound": lambda: plots.plot_certificate(metrics),
+        "iterations": lambda: plots.plot_iterations(metrics),
+        "time": lambda: plots.plot_time(metrics),
+        "the projection audit": lambda: plots.plot_audit(metrics),
+    }
+    if model is None:
+        notes.append("Without model.safetensors there is no picture of A and of the gains.")
+    else:
+        recorded = column(metrics, "gamma")[-1]
+        gamma = model.gamma if model.gamma is not None or np.isnan(recorded) else float(recorded)
+        A, eta = model.weights.A, model.eta
+        drawn["A"] = lambda: plots.plot_state_matrix(A, eta=eta, gamma=gamma)
+        gains = model.gains()
+        if gains is None:
+            notes.append("The model cannot be certified: there is no picture of its gains.")
         else:
-            drawn.append(("gains", lambda: plots.plot_gains(gains)))
-    return [to_svg(draw(), name) for name, draw in drawn]
+            drawn["gains"] = lambda: plots.plot_gains(gains)
+    pictures = []
+    for name, draw in drawn.items():
+        try:
+            pictures.append(to_svg(draw(), name))
+        except NothingToDrawError:
+            notes.append(f"There is no picture of {name}: metrics.jsonl has no numbers for it.")
+    return pictures
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
