@@ -9,8 +9,9 @@ settle the rest.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cached_property, lru_cache
 from typing import Any
 
 import array_api_compat
@@ -22,7 +23,7 @@ Array = Any
 
 EPS = float(np.finfo(np.float64).eps)
 TINY = float(np.finfo(np.float64).smallest_subnormal)
-_LARGEST_EXPONENT = 900  # beyond 2**900 a sum of weighted entries could overflow
+_LARGEST = 2.0**900  # beyond, a sum of weighted entries could overflow
 _WEIGHT_SPAN = 2.0**400
 
 
@@ -68,35 +69,47 @@ class Rows:
                 f"weights span {weights.min():.3g} to {weights.max():.3g}, expected a ratio "
                 "below 2**400; rescale the state variables."
             )
-        # A power of two changes no bit of the inequality and keeps products in range.
-        shift = -int(np.frexp(weights.max())[1])
-        object.__setattr__(self, "weights", np.ldexp(weights, shift))
-        object.__setattr__(self, "scale", np.ldexp(scale, shift))
+        unit = _unit(weights, scale)
+        object.__setattr__(self, "weights", weights / unit)
+        object.__setattr__(self, "scale", scale / unit)
         object.__setattr__(self, "level", float(self.level))
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, int]:
         """(m, n): number of rows, coordinates in each."""
         return self.scale.shape[0], self.weights.shape[0]
 
+    @cached_property
+    def plain(self) -> bool:
+        """Whether all weights are one."""
+        return bool((self.weights == 1.0).all())
+
+    @cached_property
+    def roundings(self) -> int:
+        """In a left-hand side: n of its sum, in any order, some of products and differences."""
+        return self.shape[1] + 8
+
+    @cached_property
+    def least_weight(self) -> float:
+        """The smallest weight."""
+        return float(self.weights.min())
+
+    @cached_property
+    def sum_of_squares(self) -> float:
+        """Of the weights."""
+        return float(self.weights @ self.weights)
+
     def beside(self, V: Array) -> RowBatch:
         """These rows as arrays of the kind and device of V, ready to be evaluated."""
-        xp, device = array_api_compat.array_namespace(V), array_api_compat.device(V)
-        return RowBatch(
-            xp=xp,
-            rows=self,
-            index=xp.arange(self.shape[0], device=device),
-            weights=xp.asarray(self.weights, device=device),
-            bound=xp.asarray(self.level * self.scale, device=device),
-            signed=None if self.signed is None else xp.asarray(self.signed, device=device),
-        )
+        return _beside(self, namespace(V), V.device)
 
 
 @dataclass(frozen=True, eq=False)
 class RowBatch:
     """Some rows of a `Rows`, their numbers (`index`) and data on the device of a matrix.
 
-    `xp` is the namespace of its arrays, looked up once: that takes longer than a small sum.
+    Both sides of the inequalities are evaluated times `factor`, a power of two. `xp` is the
+    namespace of the arrays, looked up once: that takes longer than a small sum.
     """
 
     xp: Any
@@ -105,50 +118,99 @@ class RowBatch:
     weights: Array
     bound: Array
     signed: Array | None
+    factor: float = 1.0
 
     def __getitem__(self, chosen: Any) -> RowBatch:
         signed = None if self.signed is None else self.signed[chosen]
-        return RowBatch(
-            self.xp, self.rows, self.index[chosen], self.weights, self.bound[chosen], signed
-        )
+        part = RowBatch(
+            self.xp, self.rows, self.index[chosen], self.weights, self.bound[chosen], signed,
+            self.factor,
+        )  # fmt: skip
+        part.__dict__["_least_error"] = self._least_error[chosen]
+        return part
 
+    def scaled(self, factor: float) -> RowBatch:
+        """The same rows, both sides times this power of two."""
+        return replace(self, bound=self.bound * factor, factor=self.factor * factor)
+
+    @cached_property
     def place(self) -> tuple[Array, Array] | None:
         """Index of the signed coordinates in a matrix that holds just these rows."""
         if self.signed is None:
             return None
-        device = array_api_compat.device(self.index)
-        return self.xp.arange(self.index.shape[0], device=device), self.signed
+        return self.xp.arange(self.index.shape[0], device=self.index.device), self.signed
 
-    def excess(self, V: Array, factor: float = 1.0) -> tuple[Array, Array]:
+    @cached_property
+    def signed_weights(self) -> Array:
+        """Weights of the signed coordinates, shape (m,); only where there are some."""
+        return self.weights[self.signed]
+
+    @cached_property
+    def _least_error(self) -> Array:
+        return self.rows.roundings * (EPS * abs(self.bound) + TINY)
+
+    def values(self, V: Array) -> Array:
+        """V in float64 times factor."""
+        values = self.xp.astype(V, self.xp.float64, copy=False)
+        return values if self.factor == 1.0 else values * self.factor
+
+    def error(self, total: Array) -> Array:
+        """Bound on the rounding error of an excess whose absolute terms sum to `total`."""
+        return total * (self.rows.roundings * EPS) + self._least_error
+
+    def excess(self, V: Array) -> tuple[Array, Array]:
         """Left-hand side minus right-hand side per row, times factor, and a bound on its error.
 
-        Both are float64 arrays of shape (m,), whatever the dtype of V. The error bound covers
-        any order of summation (n roundings in the sum, one per product) and underflow.
+        Both are float64 arrays of shape (m,), whatever the dtype of V.
         """
-        values = self.xp.astype(V, self.xp.float64, copy=False)
-        if factor != 1.0:
-            values = values * factor
-        total = abs(values) @ self.weights
-        left = total
-        if self.signed is not None:
-            terms = values[self.place()] * self.weights[self.signed]
+        values = self.values(V)
+        total = left = abs(values) @ self.weights
+        if self.place is not None:
+            terms = values[self.place]
+            if not self.rows.plain:
+                terms = terms * self.signed_weights
             left = total - (abs(terms) - terms)
-        right = self.bound * factor
-        return left - right, self.error(total, right)
+        return left - self.bound, self.error(total)
 
-    def error(self, total: Array, right: Array) -> Array:
-        """Bound on the rounding error of an excess whose absolute terms sum to `total`."""
-        return (self.rows.shape[1] + 8) * (EPS * (total + abs(right)) + TINY)
-
-    def feasible(self, V: Array, factor: float = 1.0) -> Array:
+    def feasible(self, V: Array, excess: Array, error: Array) -> Array:
         """Which rows of V satisfy their inequality, in exact arithmetic."""
-        excess, error = self.excess(V, factor)
-        feasible = excess <= -error
+        feasible = excess + error <= 0
+        if bool(feasible.all()):
+            return feasible
         unclear = abs(excess) < error
         if bool(unclear.any()):
             for i in self.xp.nonzero(unclear)[0].tolist():
                 feasible[i] = _exactly_feasible(V[i].tolist(), self.rows, int(self.index[i]))
         return feasible
+
+
+@lru_cache(maxsize=32)
+def _beside(rows: Rows, xp: Any, device: Any) -> RowBatch:
+    return RowBatch(
+        xp=xp,
+        rows=rows,
+        index=xp.arange(rows.shape[0], device=device),
+        weights=xp.asarray(rows.weights, device=device),
+        bound=xp.asarray(rows.level * rows.scale, device=device),
+        signed=None if rows.signed is None else xp.asarray(rows.signed, device=device),
+    )
+
+
+def namespace(V: Array) -> Any:
+    """The functions of the array API for arrays like V.
+
+    numpy is its own namespace since 2.1; going through a wrapper there takes longer than a
+    small sum.
+    """
+    return np if isinstance(V, np.ndarray) else array_api_compat.array_namespace(V)
+
+
+def _unit(weights: Array, scale: Array) -> float:
+    """What weights and scale can be divided by without rounding: all weights, if possible."""
+    first = float(weights[0])
+    if (weights == first).all() and (math.frexp(first)[0] == 0.5 or (scale == first).all()):
+        return first
+    return math.ldexp(1.0, math.frexp(weights.max())[1])
 
 
 def _positive(values: ArrayLike, name: str) -> NDArray[np.float64]:
@@ -163,7 +225,7 @@ def _positive(values: ArrayLike, name: str) -> NDArray[np.float64]:
 
 def as_rows(V: Array, rows: Rows) -> Array:
     """Check dtype and shape of V, flatten each of its rows; ValueError otherwise."""
-    xp = array_api_compat.array_namespace(V)
+    xp = namespace(V)
     if V.dtype not in (xp.float32, xp.float64):
         raise ValueError(
             f"got dtype {V.dtype}, expected float32 or float64; "
@@ -175,28 +237,42 @@ def as_rows(V: Array, rows: Rows) -> Array:
             f"got shape {tuple(V.shape)}, expected {m} rows of {n} entries; "
             "pass the matrix the set was made for."
         )
-    return xp.reshape(V, (m, n))
+    return V if V.ndim == 2 else xp.reshape(V, (m, n))
 
 
-def safe_factor(V: Array, rows: Rows) -> float:
-    """Power of two that keeps weighted sums over entries of V from overflowing.
+def judge(flat: Array, rows: Rows) -> tuple[RowBatch, Array, Array]:
+    """The rows beside a matrix of their shape, which of them it satisfies, and the excesses.
+
+    The rows are scaled where weighted sums over the matrix could overflow.
 
     Raises
     ------
     ValueError
-        V holds NaN or Inf.
+        The matrix holds NaN or Inf.
     """
-    xp = array_api_compat.array_namespace(V)
-    largest = float(xp.max(xp.abs(V)))  # NaN and Inf survive the maximum
+    batch = rows.beside(flat)
+    excess, error = batch.excess(flat)
+    # The error is never below a rounding of a weighted entry; NaN and Inf survive the maximum.
+    least = rows.least_weight
+    if not float(error.max()) < _LARGEST * EPS * least * least:
+        batch = batch.scaled(_safe_factor(flat, least))
+        excess, error = batch.excess(flat)
+    return batch, batch.feasible(flat, excess, error), excess
+
+
+def _safe_factor(flat: Array, least_weight: float) -> float:
+    """Power of two that keeps sums over entries by a weight from overflowing."""
+    largest = float(abs(flat).max())
     if not math.isfinite(largest):
         raise ValueError(
             "the matrix contains NaN or Inf, expected finite entries; "
             "lower the learning rate or clean the input."
         )
-    exponent = math.frexp(largest)[1] - math.frexp(float(rows.weights.min()))[1]
-    return 1.0 if exponent <= _LARGEST_EXPONENT else 2.0 ** (_LARGEST_EXPONENT - exponent)
+    exponent = math.frexp(largest)[1] - math.frexp(least_weight)[1]
+    return min(1.0, math.ldexp(_LARGEST, -exponent))
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def feasible_rows(V: Array, rows: Rows) -> Array:
     """Which rows satisfy their inequality, decided in exact arithmetic.
 
@@ -214,8 +290,8 @@ def feasible_rows(V: Array, rows: Rows) -> Array:
     ValueError
         Wrong shape or dtype, NaN or Inf.
     """
-    flat = as_rows(V, rows)
-    return rows.beside(V).feasible(flat, safe_factor(flat, rows))
+    _, feasible, _ = judge(as_rows(V, rows), rows)
+    return feasible
 
 
 def _exactly_feasible(row: list[float], rows: Rows, i: int) -> bool:
@@ -224,7 +300,7 @@ def _exactly_feasible(row: list[float], rows: Rows, i: int) -> bool:
         s = int(rows.signed[i])
         terms[s] = row[s]
     scale = float(rows.scale[i])
-    if (rows.weights == scale).all() and max(map(abs, terms)) < 2.0**_LARGEST_EXPONENT:
+    if (rows.weights == scale).all() and max(map(abs, terms)) < _LARGEST:
         # fsum is correctly rounded, so its sign is the sign of the exact sum.
         return math.fsum([*terms, -rows.level]) <= 0
     products = (

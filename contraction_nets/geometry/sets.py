@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -42,6 +43,10 @@ class RowSet(ConstraintSet):
     def rows(self, shape: tuple[int, ...]) -> Rows:
         """The polytopes of an array of this shape, one per entry of its first axis."""
 
+    def cached_rows(self, shape: tuple[int, ...]) -> Rows:
+        """The same, made once for the sets and shapes asked for last."""
+        return _cached_rows(self, shape)
+
     def violation(self, V: Array) -> float:
         """Largest left-hand side minus right-hand side over the rows, in floating point."""
         rows = self.rows(tuple(V.shape))
@@ -60,6 +65,11 @@ class RowSet(ConstraintSet):
         flat = cp.reshape(X, rows.shape, order="C")
         signed = None if rows.signed is None else rows.signed.tolist()
         return [row_inequality(flat, rows.weights, rows.level * rows.scale, signed)]
+
+
+@lru_cache(maxsize=32)
+def _cached_rows(constraint: RowSet, shape: tuple[int, ...]) -> Rows:
+    return constraint.rows(shape)
 
 
 def row_inequality(X: Any, weights: Any, bound: Any, signed: Sequence[int] | None) -> Any:
@@ -108,6 +118,15 @@ class MatrixMeasureSet(RowSet):
         return Rows(weights=eta, level=float(self.gamma), scale=eta, signed=np.arange(n))
 
 
+@lru_cache(maxsize=32)
+def measure_set(gamma: float, eta: bytes | None = None) -> MatrixMeasureSet:
+    """The set of γ and the bytes of a float64 η, one object for equal values.
+
+    Training projects onto the same set at every step.
+    """
+    return MatrixMeasureSet(gamma, None if eta is None else np.frombuffer(eta))
+
+
 @dataclass(frozen=True, eq=False)
 class NormBall(RowSet):
     """{A : ‖A‖∞ ≤ κ} [IDL], the bounded subset of {μ∞(A) ≤ κ}."""
@@ -146,7 +165,7 @@ class LipschitzOutputSet(RowSet):
         return Rows(weights, float(self.bound), np.ones(shape[0]))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class ConvolutionSet(RowSet):
     """Kernels (c, c, k, k) whose zero-padded, stride-1 convolution has μ∞ ≤ γ (THEORY §9)."""
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Protocol, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import increment_version
 from torch.nn.utils import parametrize
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from contraction_nets.geometry.projection import project_rows
+from contraction_nets.geometry.projection import project_violating
 from contraction_nets.geometry.sets import RowSet
 from contraction_nets.solving.projection import CLOSED_FORM, project_onto
 from contraction_nets.solving.registry import get_backend
@@ -134,27 +136,29 @@ def project_after_step(
     return optimizer.register_step_post_hook(hook)
 
 
-@torch.no_grad()
 def _project(layers: list[Constrained], solver: str, options: dict[str, Any]) -> int:
-    pairs = [(layer.A, _projection(layer, solver, options)) for layer in layers]
-    return sum(_write(A, projected) for A, projected in pairs)
+    # All are computed before any is written.
+    changes = [(layer.A, *_changed_rows(layer, solver, options)) for layer in layers]
+    for A, values, index, projected in changes:
+        if len(index):
+            values[index] = projected
+            increment_version(A)  # numpy writes without autograd's knowledge
+    return sum(len(index) for _, _, index, _ in changes)
 
 
-def _projection(layer: Constrained, solver: str, options: dict[str, Any]) -> Tensor:
-    """The projection of the A of a layer, in its dtype."""
+def _changed_rows(layer: Constrained, solver: str, options: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """A view of A, the numbers (k,) of the rows that a projection changes, their new values."""
     values, constraint = layer.A.detach(), layer.constraint()
-    if solver == CLOSED_FORM and values.device.type != "cpu":
-        projected: Tensor = project_rows(values, constraint.rows(tuple(values.shape)))
-        return projected
-    # On a CPU the same kernel is faster on numpy arrays, which share the memory of tensors.
-    found = project_onto(values.cpu().numpy(), constraint, solver=solver, **options)
-    return torch.from_numpy(found)
-
-
-def _write(A: Tensor, projected: Tensor) -> int:
-    """Copy the projection into A where it differs; the number of rows that do."""
-    projected = projected.to(A.device)
-    changed = int((projected != A).flatten(1).any(dim=1).sum())
-    if changed:
-        A.copy_(projected)
-    return changed
+    on_cpu = values.device.type == "cpu"
+    if solver == CLOSED_FORM and not options:
+        # On a CPU the kernel is faster on numpy arrays, which share the memory of tensors.
+        view = values.numpy() if on_cpu else values
+        index, projected = project_violating(view, constraint.cached_rows(view.shape))
+        return view, index, projected.reshape(-1, *view.shape[1:])
+    array = values.cpu().numpy()
+    found = project_onto(array, constraint, solver=solver, **options)
+    index = np.nonzero((found != array).reshape(len(array), -1).any(axis=1))[0]
+    if on_cpu:
+        return array, index, found[index]
+    there = [torch.from_numpy(array).to(values.device) for array in (index, found[index])]
+    return values, *there

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from contraction_nets.geometry.measures import as_weights
-from contraction_nets.geometry.sets import MatrixMeasureSet, RowSet
+from contraction_nets.geometry.sets import MatrixMeasureSet, RowSet, measure_set
 from contraction_nets.nn.activations import Activation, get_activation
 from contraction_nets.nn.constrain import project_
 from contraction_nets.nn.equilibrium import (
@@ -216,7 +216,7 @@ class ImplicitLayer(StateLayer):
 
     def constraint(self) -> MatrixMeasureSet:
         """{A : μ_{∞,η}(A) ≤ γ} for the γ and η of this layer."""
-        return MatrixMeasureSet(float(self.gamma), self.eta.cpu().numpy())
+        return measure_set(float(self.gamma), self.eta.cpu().numpy().tobytes())
 
     def forward(self, u: Tensor) -> Tensor:
         """The equilibrium x for each input.

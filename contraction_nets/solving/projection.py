@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from contraction_nets.geometry.projection import project_rows
 from contraction_nets.geometry.rows import feasible_rows
-from contraction_nets.geometry.sets import ConstraintSet, MatrixMeasureSet, RowSet
+from contraction_nets.geometry.sets import ConstraintSet, MatrixMeasureSet, RowSet, measure_set
 from contraction_nets.solving.problems import ProjectionProblem
 from contraction_nets.solving.registry import solve
 
@@ -57,8 +57,11 @@ def project(
     array([[1. , 0. ],
            [0. , 0.5]])
     """
-    weights = None if eta is None else np.asarray(eta, dtype=np.float64)
-    return project_onto(A, MatrixMeasureSet(float(gamma), weights), solver=solver, **options)
+    if eta is None:
+        constraint = measure_set(float(gamma))
+    else:
+        constraint = MatrixMeasureSet(float(gamma), np.asarray(eta, dtype=np.float64))
+    return project_onto(A, constraint, solver=solver, **options)
 
 
 def project_onto(
@@ -69,7 +72,7 @@ def project_onto(
     if V.dtype.kind in "iub":
         V = V.astype(np.float64)
     if solver == CLOSED_FORM and isinstance(set, RowSet) and not options:
-        return np.asarray(project_rows(V, set.rows(V.shape)))
+        return np.asarray(project_rows(V, set.cached_rows(V.shape)))
     if not isinstance(set, RowSet):
         answer = solve(ProjectionProblem(V, set), solver, **options).point()
         return answer.astype(V.dtype)
