@@ -2,13 +2,13 @@
 
 import ast
 import inspect
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from fresh import python
 
 import contraction_nets
 
@@ -36,18 +36,6 @@ UPWARDS = {
     ("certificates/files.py", "contraction_nets.nn.convert"): "reading .pt files needs torch",
 }
 """Imports against the arrows, none of which happens when the file is imported."""
-
-
-def python(script, *, cwd=None, path=(ROOT,)):
-    """Run a script in a fresh interpreter that finds modules in these folders first."""
-    environment = {
-        "PATH": "",
-        "PYTHONPATH": os.pathsep.join(map(str, path)),
-        "OMP_NUM_THREADS": "1",
-    }
-    return subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, cwd=cwd, env=environment
-    )
 
 
 def imports(node, lazy=False):
@@ -243,7 +231,7 @@ except UnknownSolverError as error:
 else:
     raise SystemExit('no error')
 """
-    done = python(script, cwd=tmp_path, path=(tmp_path, ROOT))
+    done = python(script, cwd=tmp_path, path=[tmp_path, ROOT])
     assert done.returncode == 0, done.stderr
 
 
@@ -262,14 +250,14 @@ else:
     raise SystemExit('no error')
 assert solvers.mine
 """
-    done = python(script, cwd=tmp_path, path=(tmp_path, ROOT))
+    done = python(script, cwd=tmp_path, path=[tmp_path, ROOT])
     assert done.returncode == 0, done.stderr
 
 
 def test_a_folder_called_solvers_without_code_is_harmless(tmp_path):
     (tmp_path / "solvers").mkdir()
     script = "import contraction_nets; assert 'highs' in contraction_nets.available_solvers()"
-    done = python(script, cwd=tmp_path, path=(tmp_path, ROOT))
+    done = python(script, cwd=tmp_path, path=[tmp_path, ROOT])
     assert done.returncode == 0, done.stderr
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fresh import python
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -43,14 +44,6 @@ assert "lazy" in available_solvers("projection"), available_solvers()
 assert "lazy" not in available_solvers("linear program")
 assert project([[3.0]], 0.5, solver="lazy", value=-2.0).tolist() == [[-2.0]]
 """
-
-
-def python(script, path, cwd):
-    """Run a script in a fresh interpreter that finds modules in these folders first."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, path))}
-    return subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, cwd=cwd, env=environment
-    )
 
 
 @pytest.fixture(scope="module")

@@ -114,6 +114,17 @@ def test_huge_entries(largest):
     assert exactly_inside(project_rows(V, rows), rows)
 
 
+@pytest.mark.parametrize("gamma", [1e300, -1e300])
+@pytest.mark.parametrize("entry", [0.0, 5e-324, 1e-40])
+def test_enormous_bounds_on_tiny_entries(entry, gamma):
+    V = np.full((3, 3), entry)
+    rows = MatrixMeasureSet(gamma).rows(V.shape)
+    X = project_rows(V, rows)
+    assert exactly_inside(X, rows)
+    expected = V if gamma > 0 else gamma * np.eye(3)
+    assert np.allclose(X, expected, rtol=1e-12, atol=0)
+
+
 def test_wide_matrices_are_worked_in_blocks():
     V = np.random.default_rng(0).normal(size=(300, 300))
     rows = MatrixMeasureSet(0.95).rows(V.shape)

@@ -182,10 +182,11 @@ class _Newton:
                 if count == settled.shape[0]:
                     break
                 if count * ratios.shape[1] >= _MANY:  # go on with the other rows only
+                    here = xp.stack((root, slope))
                     if found is None:
-                        rows = xp.arange(settled.shape[0], device=root.device)
-                        found = xp.stack((root, slope))
-                    found[:, rows] = xp.stack((root, slope))
+                        found, rows = here, xp.arange(here.shape[1], device=root.device)
+                    else:
+                        found[:, rows] = here
                     keep = xp.nonzero(~settled)[0]
                     fixed = None if fixed is None else fixed[keep]
                     rows, ratios, target, lowest, slope, value, settled = (

@@ -23,7 +23,8 @@ Array = Any
 
 EPS = float(np.finfo(np.float64).eps)
 TINY = float(np.finfo(np.float64).smallest_subnormal)
-_LARGEST = 2.0**900  # beyond, a sum of weighted entries could overflow
+_LARGEST_EXPONENT = 900
+_LARGEST = 2.0**_LARGEST_EXPONENT  # beyond, a sum of weighted entries could overflow
 _WEIGHT_SPAN = 2.0**400
 
 
@@ -117,21 +118,22 @@ class RowBatch:
     index: Array
     weights: Array
     bound: Array
+    least_error: Array
     signed: Array | None
     factor: float = 1.0
 
     def __getitem__(self, chosen: Any) -> RowBatch:
         signed = None if self.signed is None else self.signed[chosen]
-        part = RowBatch(
-            self.xp, self.rows, self.index[chosen], self.weights, self.bound[chosen], signed,
-            self.factor,
+        return RowBatch(
+            self.xp, self.rows, self.index[chosen], self.weights, self.bound[chosen],
+            self.least_error[chosen], signed, self.factor,
         )  # fmt: skip
-        part.__dict__["_least_error"] = self._least_error[chosen]
-        return part
 
     def scaled(self, factor: float) -> RowBatch:
         """The same rows, both sides times this power of two."""
-        return replace(self, bound=self.bound * factor, factor=self.factor * factor)
+        bound = self.bound * factor
+        error = _least_error(self.rows, bound)
+        return replace(self, bound=bound, least_error=error, factor=self.factor * factor)
 
     @cached_property
     def place(self) -> tuple[Array, Array] | None:
@@ -145,10 +147,6 @@ class RowBatch:
         """Weights of the signed coordinates, shape (m,); only where there are some."""
         return self.weights[self.signed]
 
-    @cached_property
-    def _least_error(self) -> Array:
-        return self.rows.roundings * (EPS * abs(self.bound) + TINY)
-
     def values(self, V: Array) -> Array:
         """V in float64 times factor."""
         values = self.xp.astype(V, self.xp.float64, copy=False)
@@ -156,7 +154,7 @@ class RowBatch:
 
     def error(self, total: Array) -> Array:
         """Bound on the rounding error of an excess whose absolute terms sum to `total`."""
-        return total * (self.rows.roundings * EPS) + self._least_error
+        return total * (self.rows.roundings * EPS) + self.least_error
 
     def excess(self, V: Array) -> tuple[Array, Array]:
         """Left-hand side minus right-hand side per row, times factor, and a bound on its error.
@@ -186,14 +184,21 @@ class RowBatch:
 
 @lru_cache(maxsize=32)
 def _beside(rows: Rows, xp: Any, device: Any) -> RowBatch:
+    bound = xp.asarray(rows.level * rows.scale, device=device)
     return RowBatch(
         xp=xp,
         rows=rows,
         index=xp.arange(rows.shape[0], device=device),
         weights=xp.asarray(rows.weights, device=device),
-        bound=xp.asarray(rows.level * rows.scale, device=device),
+        bound=bound,
+        least_error=_least_error(rows, bound),
         signed=None if rows.signed is None else xp.asarray(rows.signed, device=device),
     )
+
+
+def _least_error(rows: Rows, bound: Array) -> Array:
+    """What an excess may be off by even where all entries are zero."""
+    return rows.roundings * (EPS * abs(bound) + TINY)
 
 
 def namespace(V: Array) -> Any:
@@ -269,7 +274,7 @@ def _safe_factor(flat: Array, least_weight: float) -> float:
             "lower the learning rate or clean the input."
         )
     exponent = math.frexp(largest)[1] - math.frexp(least_weight)[1]
-    return min(1.0, math.ldexp(_LARGEST, -exponent))
+    return 2.0 ** min(0, _LARGEST_EXPONENT - exponent)
 
 
 @np.errstate(over="ignore", invalid="ignore")

@@ -160,5 +160,5 @@ def _changed_rows(layer: Constrained, solver: str, options: dict[str, Any]) -> t
     index = np.nonzero((found != array).reshape(len(array), -1).any(axis=1))[0]
     if on_cpu:
         return array, index, found[index]
-    there = [torch.from_numpy(array).to(values.device) for array in (index, found[index])]
+    there = [torch.from_numpy(part).to(values.device) for part in (index, found[index])]
     return values, *there
