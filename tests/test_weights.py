@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from contraction_nets import ImplicitWeights
 from contraction_nets.certificates import files
-from contraction_nets.certificates.document import write_atomically
+from contraction_nets.certificates.storage import write_atomically
 from contraction_nets.certificates.weights import parse_activation
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contraction_nets.certificates.exact import prove_bound
+from contraction_nets.certificates.storage import write_atomically
 
 if TYPE_CHECKING:
     from contraction_nets.certificates.lipschitz import LipschitzCertificate
@@ -146,33 +146,6 @@ def verify_document(path: str | os.PathLike[str], weights: ImplicitWeights) -> b
         As `load_certificate`.
     """
     return load_certificate(path).verify(weights)
-
-
-def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file so that at any moment it is the old one or the new one, whole.
-
-    Raises
-    ------
-    ValueError
-        The folder does not exist or cannot be written.
-    """
-    target = Path(path)
-    partial = target.with_name(f".{target.name}.{secrets.token_hex(8)}.partial")
-    try:
-        with open(partial, "xb") as stream:
-            try:
-                stream.write(data)
-                stream.flush()
-                os.fsync(stream.fileno())
-                os.replace(partial, target)
-            except BaseException:
-                partial.unlink()
-                raise
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
-        raise ValueError(
-            f"cannot write {target} ({error.strerror}), expected a file in an existing folder; "
-            "create the folder or choose another."
-        ) from error
 
 
 class _Malformed(Exception):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save as safetensors_bytes
 
-from contraction_nets.certificates.document import write_atomically
+from contraction_nets.certificates.storage import write_atomically
 
 _NAMES = ("A", "B", "C", "D", "b", "c")
 _METADATA = "contraction_nets"

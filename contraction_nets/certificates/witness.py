@@ -112,6 +112,8 @@ class ScaledProgram:
             # Where no input arrives z is zero and proves nothing: it gets the smallest input.
             floor = np.ldexp(1.0, np.maximum(_LOWEST - units, -900))
             z = _refined(self.K, self.factors, b, start=proposal)
+            # Rounding noise of the proposal in such a state would be amplified like an input.
+            z = np.where(solve_factored(self.factors, b) > 0, z, 0.0)
             if (z < floor).any():
                 b = np.where(z < floor, np.maximum(b, floor * np.diagonal(self.K)), b)
                 z = _refined(self.K, self.factors, b)

@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from contraction_nets.certificates.document import write_atomically
+from contraction_nets.certificates.storage import write_atomically
 from contraction_nets.nn.layers import ImplicitNetwork
 
 MODEL = "model.safetensors"
@@ -72,35 +72,6 @@ def load_network(path: str | os.PathLike[str]) -> ImplicitNetwork:
             "that training wrote; load other weights with ImplicitWeights.load."
         ) from error
     return network
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write readable JSON, atomically."""
-    write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
-
-    Raises
-    ------
-    FileNotFoundError
-        There is no such file.
-    ValueError
-        The file does not hold one JSON object.
-    """
-    try:
-        value = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        raise FileNotFoundError(
-            f"there is no {path.name} in {path.parent}, expected the folder of a run; "
-            "check the path."
-        ) from None
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise ValueError(f"{path} is not a JSON object, expected what training wrote.")
-    return value
 
 
 def write_metrics(path: Path, metrics: list[dict[str, Any]]) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from contraction_nets.certificates.lipschitz import LipschitzCertificate, lipschitz_certificate
+from contraction_nets.certificates.storage import read_json, write_json
 from contraction_nets.certificates.weights import ImplicitWeights
 from contraction_nets.errors import ContractionNetsError, SolverError
 from contraction_nets.nn.constrain import constrained_modules, project_
@@ -315,7 +316,7 @@ def _open_run(folder: Path, config: dict[str, Any], resume: bool) -> None:
     """Make the folder and note the configuration, or check that it is the one of the run."""
     path = folder / files.CONFIG
     if resume:
-        recorded = files.read_json(path)
+        recorded = read_json(path)
         for name, value in config.items():
             if recorded.get(name) != value:
                 raise ValueError(
@@ -329,7 +330,7 @@ def _open_run(folder: Path, config: dict[str, Any], resume: bool) -> None:
             "another one."
         )
     folder.mkdir(parents=True, exist_ok=True)
-    files.write_json(path, config)
+    write_json(path, config)
 
 
 def _whole(value: int, name: str) -> int:

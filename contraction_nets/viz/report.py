@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from importlib import resources
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from contraction_nets.certificates.document import write_atomically
+from contraction_nets.certificates.storage import read_json, write_atomically
 from contraction_nets.viz import plots
 from contraction_nets.viz.evidence import Model, Proof, check_certificate, read_model
 from contraction_nets.viz.metrics import (
@@ -70,7 +69,8 @@ def write_report(run: str | os.PathLike[str]) -> Path:
             f"there is no folder {folder}, expected the folder of a run; check the path."
         )
     metrics, notes = read_metrics(folder / "metrics.jsonl")
-    config = _read_config(folder / "config.json")
+    settings = folder / "config.json"
+    config = read_json(settings) if settings.exists() else None
     model = read_model(folder / "model.safetensors")
     proof = check_certificate(folder / "certificate.json", model)
     if proof.state == "proved" and proof.bound != metrics[-1]["lipschitz_bound"]:
@@ -96,20 +96,6 @@ def write_report(run: str | os.PathLike[str]) -> Path:
     # A lone surrogate, legal in JSON, has no UTF-8.
     write_atomically(path, page.encode(errors="backslashreplace"))
     return path
-
-
-def _read_config(path: Path) -> dict[str, Any] | None:
-    if not path.exists():
-        return None
-    try:
-        config = json.loads(path.read_bytes())
-    except (ValueError, RecursionError, OSError):
-        config = None
-    if not isinstance(config, dict):
-        raise ValueError(
-            f"{path} is not a JSON object, expected what training wrote; restore or remove it."
-        )
-    return config
 
 
 def _headline(metrics: Metrics, proof: Proof) -> str:

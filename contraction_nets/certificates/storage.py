@@ -1,0 +1,67 @@
+"""Files that are whole or not there, and JSON objects in them."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file so that at any moment it is the old one or the new one, whole.
+
+    Raises
+    ------
+    ValueError
+        The folder does not exist or cannot be written.
+    """
+    target = Path(path)
+    partial = target.with_name(f".{target.name}.{secrets.token_hex(8)}.partial")
+    try:
+        with open(partial, "xb") as stream:
+            try:
+                stream.write(data)
+                stream.flush()
+                os.fsync(stream.fileno())
+                os.replace(partial, target)
+            except BaseException:
+                partial.unlink()
+                raise
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+        raise ValueError(
+            f"cannot write {target} ({error.strerror}), expected a file in an existing folder; "
+            "create the folder or choose another."
+        ) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write readable JSON, atomically."""
+    write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ValueError
+        The file cannot be read or does not hold one JSON object.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(
+            f"there is no {path.name} in {path.parent}, expected the folder of a run; "
+            "check the path."
+        ) from None
+    except (ValueError, RecursionError, OSError):
+        value = None
+    if not isinstance(value, dict):
+        raise ValueError(
+            f"{path} is not a JSON object, expected what training wrote; restore or remove it."
+        )
+    return value
