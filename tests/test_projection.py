@@ -11,6 +11,7 @@ from strategies import gammas, matrices, points_and_sets, seeds
 
 from contraction_nets import project
 from contraction_nets.geometry.projection import project_rows
+from contraction_nets.geometry.rows import Rows
 from contraction_nets.geometry.sets import MatrixMeasureSet, NormBall
 
 dtypes = st.sampled_from([np.float32, np.float64])
@@ -123,6 +124,18 @@ def test_enormous_bounds_on_tiny_entries(entry, gamma):
     assert exactly_inside(X, rows)
     expected = V if gamma > 0 else gamma * np.eye(3)
     assert np.allclose(X, expected, rtol=1e-12, atol=0)
+
+
+def test_a_signed_coordinate_of_hardly_any_weight():
+    # The exact root clips nothing but is a rounding away from the ratio of the first entry.
+    rows = Rows(np.array([0.7, 1e-64]), 1e-20, np.ones(1), np.array([1]))
+    X = project_rows(np.array([[-2e-4, -1e-10]]), rows)
+    assert np.allclose(X, [[-1e-20 / 0.7, -1e-10]], rtol=1e-9, atol=0)
+
+
+def test_a_bound_beyond_float64_is_refused():
+    with pytest.raises(ValueError, match="rescale"):
+        Rows(np.ones(2), 1e300, np.array([1.0, 1e10]))
 
 
 def test_wide_matrices_are_worked_in_blocks():

@@ -28,8 +28,8 @@ _CANCELLED = 64.0  # a sum this many times smaller than its terms has lost too m
 _MANY = 2**14  # entries of settled rows that are worth leaving out
 _SAFE = 1.0 - 2.0**-30  # times a computed root: at or before the exact one
 _MOST_PASSES = 80  # each leaves 2**-30 of λ: enough for the range of a float64
-_NEVER = -1e300  # the ratio of a coordinate that is never active; finite, for 0 · ratio is 0
 _FLOAT32_BITS = -(2**29)  # mask of the bits of a float64 that a float32 holds
+_FLOAT32_QUANTUM = 2.0**-149  # a cast to float32 is off by half of it among subnormal numbers
 
 
 def project_rows(V: Array, rows: Rows) -> Array:
@@ -70,146 +70,150 @@ def project_violating(V: Array, rows: Rows) -> tuple[Array, Array]:
     Parameters, errors and what holds for the projections are those of `project_rows`.
     """
     flat = as_rows(V, rows)
-    batch, feasible, excess = judge(flat, rows)
-    index = batch.xp.nonzero(~feasible)[0]
-    count, (m, n) = index.shape[0], rows.shape
+    batch, (m, n) = rows.beside(flat), rows.shape
     height = max(1, _BLOCK // n) if str(V.device) == "cpu" else m
-    pieces = []
-    for start in range(0, count, height):
-        block = slice(start, start + height)
-        chosen = block if count == m else index[block]
-        pieces.append(_project(flat[chosen], batch[chosen], excess[chosen]))
-    if len(pieces) == 1:
-        return index, pieces[0]
-    return index, batch.xp.concat(pieces) if pieces else flat[index]
+    if m <= height:
+        return _project(flat, batch)
+    blocks = [slice(start, start + height) for start in range(0, m, height)]
+    found = [_project(flat[block], batch[block]) for block in blocks]
+    index = [block.start + here for block, (here, _) in zip(blocks, found, strict=True)]
+    return batch.xp.concat(index), batch.xp.concat([projected for _, projected in found])
 
 
-def _project(V: Array, batch: RowBatch, excess: Array) -> Array:
-    """The projection of rows that all violate their inequality, by `excess`."""
-    newton = _Newton(batch)
-    values = batch.values(V)
+def _project(V: Array, batch: RowBatch) -> tuple[Array, Array]:
+    """`project_violating` for a block of rows, (m, n)."""
+    batch, sizes, signed, excess, feasible = judge(V, batch)
+    xp = batch.xp
+    index = xp.nonzero(~feasible)[0]
+    if index.shape[0] == 0:
+        return index, V[:0]
+    if index.shape[0] < V.shape[0]:
+        V, sizes = xp.take(V, index, axis=0), xp.take(sizes, index, axis=0)
+        batch, excess = batch[index], excess[index]
+        signed = None if signed is None else signed[index]
     # One step from zero, where every entry is active.
     lowest = excess / batch.rows.sum_of_squares
     for _ in range(_MOST_PASSES):
-        root, slope = newton.solve(values, lowest)
-        moved, error = slope * root, batch.error(newton.total(values, root))
-        lost = batch.error(moved) > _CANCELLED * error
-        if batch.place is None:
+        root, slope = _newton(batch, sizes, signed, lowest)
+        error = batch.error(_total(batch, signed, root))
+        lost = batch.error(excess) > _CANCELLED * error
+        if signed is None:
             lost = lost & (batch.bound > 0)
-        if not bool(lost.any()):
+        if not xp.count_nonzero(lost):
             break
         # λ is so large beside what it leaves that its last digit matters: take most of it
         # off, and find the small rest with all digits.
-        values, lowest = newton.shrunk(values, root * _SAFE), batch.xp.zeros_like(root)
-    margin = 2 * error + 4 * EPS * moved
+        sizes, signed = _shrunk(batch, sizes, signed, root * _SAFE)
+        excess, _ = batch.excess(sizes, signed)
+        lowest = xp.zeros_like(root)
+    margin = 2.0 * error + (4.0 * EPS) * (slope * root)
     while True:
         # A little beyond the root, for what rounding the row may add to the left-hand side.
         beyond = root + margin / slope
-        if batch.place is None:  # only the zero row satisfies a bound of zero
-            beyond = batch.xp.where(batch.bound > margin, beyond, batch.xp.inf)
-        projected = newton.shrunk(values, beyond)
-        if batch.factor != 1.0:
-            projected = projected / batch.factor
-        stored = _round_inwards(projected, batch.place, V.dtype, batch.xp)
-        excess, error = batch.excess(stored)
-        done = batch.feasible(stored, excess, error)
-        if bool(done.all()):
-            return stored
+        if signed is None:  # only the zero row satisfies a bound of zero
+            beyond = xp.where(batch.bound > margin, beyond, xp.inf)
+        terms = _shrunk(batch, sizes, signed, beyond)
+        if V.dtype == xp.float32:
+            terms = _truncated(*terms, xp)
+        stored = _stored(batch, *terms, V)
+        excess, error = batch.excess(*terms)
+        cast = _FLOAT32_QUANTUM * batch.rows.sum_of_weights if V.dtype == xp.float32 else 0.0
+        done = batch.feasible(stored, excess, error + cast)
+        if xp.count_nonzero(done) == index.shape[0]:
+            return index, stored
+        margin = xp.where(done, margin, 2 * margin + error)
+
+
+def _newton(
+    batch: RowBatch, sizes: Array, signed: Array | None, lowest: Array
+) -> tuple[Array, Array]:
+    """The root λ of g in every row and −g' there, from a λ ≥ 0 at or before it."""
+    xp, weights, plain = batch.xp, batch.weights, batch.rows.plain
+    ratios = sizes if plain else sizes / weights
+    squares = weights if plain else weights * weights
+    target, fixed = batch.bound, None
+    if signed is not None:
+        # The signed coordinate is never clipped: it leaves the sum and is kept apart.
+        fixed = batch.signed_weights if plain else batch.signed_weights**2
+        target = target - batch.signed_weights * signed
+    active = xp.empty_like(ratios)
+    found: Any = None  # root and slope of all rows, once some are left out,
+    rows: Any = None  # and which the others are
+    root = lowest
+    while True:
+        above = active[: ratios.shape[0]]
+        above[...] = ratios > root[:, None]
+        slope = above @ squares
+        above *= ratios
+        slope = xp.where(slope > 0, slope, 1.0) if fixed is None else slope + fixed
+        # The entries active at λ are nested in λ, and g is linear where they are the same. So
+        # in rounding, too, λ only grows until it stays.
+        last, root = root, xp.maximum((above @ squares - target) / slope, root)
+        moving = root > last
+        count = root.shape[0] - int(xp.count_nonzero(moving))
+        if count == root.shape[0]:
+            break
+        if count * ratios.shape[1] >= _MANY:  # go on with the other rows only
+            here = xp.stack((root, slope))
+            if found is None:
+                found, rows = here, xp.arange(here.shape[1], device=root.device)
+            else:
+                found[:, rows] = here
+            keep = xp.nonzero(moving)[0]
+            fixed = None if fixed is None else fixed[keep]
+            rows, ratios, target, root = (x[keep] for x in (rows, ratios, target, root))
+    if found is None:
+        return root, slope
+    found[:, rows] = xp.stack((root, slope))
+    return found[0], found[1]
+
+
+def _shrunk(
+    batch: RowBatch, sizes: Array, signed: Array | None, root: Array
+) -> tuple[Array, Array | None]:
+    """The terms that λ leaves: ``(|v_j| − λ w_j)₊`` and ``v_s − λ w_s``."""
+    limit = root[:, None] if batch.rows.plain else root[:, None] * batch.weights
+    left = sizes - batch.xp.minimum(sizes, limit)
+    return left, None if signed is None else signed - root * batch.signed_weights
+
+
+def _total(batch: RowBatch, signed: Array | None, root: Array) -> Array:
+    """Sum of the absolute terms of the row at the root, where they balance the bound."""
+    if signed is None:
+        return abs(batch.bound)
+    term = batch.signed_weights * (signed - root * batch.signed_weights)
+    return abs(batch.bound - term) + abs(term)
+
+
+def _truncated(sizes: Array, signed: Array | None, xp: Any) -> tuple[Array, Array | None]:
+    """Cut down to the digits of a float32, in place: magnitudes and signed coordinates down.
+
+    What lies below its normal numbers keeps digits that the cast will round.
+    """
+    bits = sizes.view(xp.int64)
+    bits &= _FLOAT32_BITS
+    if signed is not None:
+        # The magnitude of a negative one is rounded up.
+        bits = signed.view(xp.int64)
+        bits += (bits >> 63) & ~_FLOAT32_BITS
+        bits &= _FLOAT32_BITS
+    return sizes, signed
+
+
+def _stored(batch: RowBatch, sizes: Array, signed: Array | None, V: Array) -> Array:
+    """Rows of these terms with the signs and dtype of V."""
+    xp = batch.xp
+    if batch.factor != 1.0:
+        sizes = sizes / batch.factor
+    rows = xp.copysign(xp.astype(sizes, V.dtype, copy=False), V)
+    rows += 0.0  # no negative zeros
+    if signed is not None:
+        signed = xp.astype(signed / batch.factor, V.dtype, copy=False)
         # Magnitudes only shrink; the signed coordinates can leave the range of the dtype.
-        if not bool(batch.xp.isfinite(error).all()):
+        if xp.count_nonzero(xp.isfinite(signed)) < signed.shape[0]:
             raise ValueError(
                 f"the projection does not fit in {V.dtype}, expected entries well below its "
                 "largest number; rescale the matrix."
             )
-        margin = batch.xp.where(done, margin, 2 * margin + error)
-
-
-class _Newton:
-    """Newton on g, for all rows of a batch at once."""
-
-    def __init__(self, batch: RowBatch) -> None:
-        self.xp, self.batch, self.plain = batch.xp, batch, batch.rows.plain
-        self.squares = batch.weights if self.plain else batch.weights * batch.weights
-
-    def shrunk(self, values: Array, root: Array) -> Array:
-        """The rows that λ leaves: ``sign(v_j) (|v_j| − λ w_j)₊``, signed ones ``v_s − λ w_s``."""
-        batch, limit = self.batch, root[:, None]
-        if not self.plain:
-            limit = limit * batch.weights
-        result = values - self.xp.minimum(self.xp.maximum(values, -limit), limit)
-        if batch.place is not None:
-            result[batch.place] = values[batch.place] - root * batch.signed_weights
-        return result
-
-    def total(self, values: Array, root: Array) -> Array:
-        """Sum of the absolute terms of the row at the root, where they balance the bound."""
-        batch = self.batch
-        if batch.place is None:
-            return abs(batch.bound)
-        signed = batch.signed_weights * (values[batch.place] - root * batch.signed_weights)
-        return abs(batch.bound - signed) + abs(signed)
-
-    def solve(self, values: Array, lowest: Array) -> tuple[Array, Array]:
-        """The root λ of g and −g' there, from a λ ≥ 0 at or before it."""
-        xp, batch = self.xp, self.batch
-        ratios = abs(values)
-        if not self.plain:
-            ratios /= batch.weights
-        target, fixed = batch.bound, None
-        if batch.place is not None:
-            # The signed coordinate is never clipped: it leaves the sum and is kept apart.
-            fixed = batch.signed_weights if self.plain else batch.signed_weights**2
-            target = target - batch.signed_weights * values[batch.place]
-            ratios[batch.place] = _NEVER
-        active = xp.empty_like(ratios)
-        found: Any = None  # root and slope of all rows, once some are left out,
-        rows: Any = None  # and which the others are
-        last = settled = None
-        root = lowest
-        while True:
-            above = active[: ratios.shape[0]]
-            above[...] = ratios > root[:, None]
-            slope = above @ self.squares
-            above *= ratios
-            value = above @ self.squares
-            slope = xp.where(slope > 0, slope, 1.0) if fixed is None else slope + fixed
-            # The entries active at λ are nested in λ: an equal slope is the same set, on which
-            # g is linear, so the last step ended on the root; λ only grows, so that a larger
-            # slope is an entry at the root itself, in rounding.
-            if last is not None:
-                settled = slope >= last if settled is None else settled | (slope >= last)
-                count = int(xp.count_nonzero(settled))
-                if count == settled.shape[0]:
-                    break
-                if count * ratios.shape[1] >= _MANY:  # go on with the other rows only
-                    here = xp.stack((root, slope))
-                    if found is None:
-                        found, rows = here, xp.arange(here.shape[1], device=root.device)
-                    else:
-                        found[:, rows] = here
-                    keep = xp.nonzero(~settled)[0]
-                    fixed = None if fixed is None else fixed[keep]
-                    rows, ratios, target, lowest, slope, value, settled = (
-                        x[keep] for x in (rows, ratios, target, lowest, slope, value, settled)
-                    )
-            root = lowest = xp.maximum((value - target) / slope, lowest)
-            last = slope
-        if found is None:
-            return root, slope
-        found[:, rows] = xp.stack((root, slope))
-        return found[0], found[1]
-
-
-def _round_inwards(X: Array, place: tuple[Array, Array] | None, dtype: Any, xp: Any) -> Array:
-    """Cast to dtype towards the inside: magnitudes down, signed coordinates down; uses up X."""
-    if dtype == X.dtype:
-        return X
-    # Without the bits that float32 has no room for, a magnitude is truncated (but for its
-    # subnormal numbers, where a row may have to come again). Negative signed coordinates are
-    # rounded up to the next such magnitude first.
-    bits = X.view(xp.int64)
-    if place is not None:
-        signed = bits[place]
-        bits[place] = signed + ((signed >> 63) & ~_FLOAT32_BITS)
-    bits &= _FLOAT32_BITS
-    return xp.astype(X, dtype)
+        rows[batch.place] = signed
+    return rows

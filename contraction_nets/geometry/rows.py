@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import array_api_compat
 import numpy as np
@@ -71,6 +71,11 @@ class Rows:
                 "below 2**400; rescale the state variables."
             )
         unit = _unit(weights, scale)
+        if not math.isfinite(float(self.level) * float(scale.max() / unit)):
+            raise ValueError(
+                f"got the bound {self.level:g} beside weights from {weights.min():.3g} to "
+                f"{weights.max():.3g}, expected their products within float64; rescale them."
+            )
         object.__setattr__(self, "weights", weights / unit)
         object.__setattr__(self, "scale", scale / unit)
         object.__setattr__(self, "level", float(self.level))
@@ -94,6 +99,11 @@ class Rows:
     def least_weight(self) -> float:
         """The smallest weight."""
         return float(self.weights.min())
+
+    @cached_property
+    def sum_of_weights(self) -> float:
+        """Of all coordinates."""
+        return float(self.weights.sum())
 
     @cached_property
     def sum_of_squares(self) -> float:
@@ -147,39 +157,61 @@ class RowBatch:
         """Weights of the signed coordinates, shape (m,); only where there are some."""
         return self.weights[self.signed]
 
-    def values(self, V: Array) -> Array:
-        """V in float64 times factor."""
+    def terms(self, V: Array) -> tuple[Array, Array | None]:
+        """What the rows of V are made of, in float64 times factor.
+
+        Returns
+        -------
+        (m, n) array
+            The magnitudes; zero for the signed coordinates.
+        (m,) array or None
+            The signed coordinates.
+        """
         values = self.xp.astype(V, self.xp.float64, copy=False)
-        return values if self.factor == 1.0 else values * self.factor
+        if self.factor != 1.0:
+            values = values * self.factor
+        sizes = abs(values)
+        if self.place is None:
+            return sizes, None
+        signed = values[self.place]
+        sizes[self.place] = 0.0
+        return sizes, signed
 
     def error(self, total: Array) -> Array:
         """Bound on the rounding error of an excess whose absolute terms sum to `total`."""
         return total * (self.rows.roundings * EPS) + self.least_error
 
-    def excess(self, V: Array) -> tuple[Array, Array]:
+    def excess(self, sizes: Array, signed: Array | None) -> tuple[Array, Array]:
         """Left-hand side minus right-hand side per row, times factor, and a bound on its error.
 
-        Both are float64 arrays of shape (m,), whatever the dtype of V.
+        Both are float64 arrays of shape (m,).
         """
-        values = self.values(V)
-        total = left = abs(values) @ self.weights
-        if self.place is not None:
-            terms = values[self.place]
-            if not self.rows.plain:
-                terms = terms * self.signed_weights
-            left = total - (abs(terms) - terms)
+        total = left = sizes @ self.weights
+        if signed is not None:
+            term = signed if self.rows.plain else signed * self.signed_weights
+            left, total = total + term, total + abs(term)
         return left - self.bound, self.error(total)
 
     def feasible(self, V: Array, excess: Array, error: Array) -> Array:
         """Which rows of V satisfy their inequality, in exact arithmetic."""
         feasible = excess + error <= 0
-        if bool(feasible.all()):
+        if self.xp.count_nonzero(feasible) == feasible.shape[0]:
             return feasible
         unclear = abs(excess) < error
-        if bool(unclear.any()):
+        if self.xp.count_nonzero(unclear):
             for i in self.xp.nonzero(unclear)[0].tolist():
                 feasible[i] = _exactly_feasible(V[i].tolist(), self.rows, int(self.index[i]))
         return feasible
+
+
+class Judgement(NamedTuple):
+    """Rows evaluated on a matrix: see `RowBatch.terms` and `RowBatch.excess`."""
+
+    batch: RowBatch
+    sizes: Array
+    signed: Array | None
+    excess: Array
+    feasible: Array
 
 
 @lru_cache(maxsize=32)
@@ -245,8 +277,8 @@ def as_rows(V: Array, rows: Rows) -> Array:
     return V if V.ndim == 2 else xp.reshape(V, (m, n))
 
 
-def judge(flat: Array, rows: Rows) -> tuple[RowBatch, Array, Array]:
-    """The rows beside a matrix of their shape, which of them it satisfies, and the excesses.
+def judge(V: Array, batch: RowBatch) -> Judgement:
+    """Evaluate the inequalities on a matrix of finite entries, (m, n).
 
     The rows are scaled where weighted sums over the matrix could overflow.
 
@@ -255,14 +287,15 @@ def judge(flat: Array, rows: Rows) -> tuple[RowBatch, Array, Array]:
     ValueError
         The matrix holds NaN or Inf.
     """
-    batch = rows.beside(flat)
-    excess, error = batch.excess(flat)
-    # The error is never below a rounding of a weighted entry; NaN and Inf survive the maximum.
-    least = rows.least_weight
-    if not float(error.max()) < _LARGEST * EPS * least * least:
-        batch = batch.scaled(_safe_factor(flat, least))
-        excess, error = batch.excess(flat)
-    return batch, batch.feasible(flat, excess, error), excess
+    terms = batch.terms(V)
+    excess, error = batch.excess(*terms)
+    # The error is never below a rounding of a weighted entry, and NaN is below nothing.
+    least = batch.rows.least_weight
+    if batch.xp.count_nonzero(error < _LARGEST * EPS * least * least) < V.shape[0]:
+        batch = batch.scaled(_safe_factor(V, least))
+        terms = batch.terms(V)
+        excess, error = batch.excess(*terms)
+    return Judgement(batch, *terms, excess, batch.feasible(V, excess, error))
 
 
 def _safe_factor(flat: Array, least_weight: float) -> float:
@@ -295,8 +328,8 @@ def feasible_rows(V: Array, rows: Rows) -> Array:
     ValueError
         Wrong shape or dtype, NaN or Inf.
     """
-    _, feasible, _ = judge(as_rows(V, rows), rows)
-    return feasible
+    flat = as_rows(V, rows)
+    return judge(flat, rows.beside(flat)).feasible
 
 
 def _exactly_feasible(row: list[float], rows: Rows, i: int) -> bool:

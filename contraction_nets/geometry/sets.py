@@ -51,7 +51,7 @@ class RowSet(ConstraintSet):
         """Largest left-hand side minus right-hand side over the rows, in floating point."""
         rows = self.rows(tuple(V.shape))
         batch = rows.beside(V)
-        excess, _ = batch.excess(V.reshape(rows.shape))
+        excess, _ = batch.excess(*batch.terms(V.reshape(rows.shape)))
         return float((excess / batch.weights.max()).max())
 
     def contains(self, V: Array) -> bool:

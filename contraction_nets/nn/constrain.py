@@ -138,7 +138,7 @@ def project_after_step(
 
 def _project(layers: list[Constrained], solver: str, options: dict[str, Any]) -> int:
     # All are computed before any is written.
-    changes = [(layer.A, *_changed_rows(layer, solver, options)) for layer in layers]
+    changes = [_changed_rows(layer, solver, options) for layer in layers]
     for A, values, index, projected in changes:
         if len(index):
             values[index] = projected
@@ -146,19 +146,22 @@ def _project(layers: list[Constrained], solver: str, options: dict[str, Any]) ->
     return sum(len(index) for _, _, index, _ in changes)
 
 
-def _changed_rows(layer: Constrained, solver: str, options: dict[str, Any]) -> tuple[Any, Any, Any]:
-    """A view of A, the numbers (k,) of the rows that a projection changes, their new values."""
-    values, constraint = layer.A.detach(), layer.constraint()
+def _changed_rows(
+    layer: Constrained, solver: str, options: dict[str, Any]
+) -> tuple[Tensor, Any, Any, Any]:
+    """A, a view of it, the numbers (k,) of the rows that a projection changes, their values."""
+    A, constraint = layer.A, layer.constraint()
+    values = A.detach()
     on_cpu = values.device.type == "cpu"
     if solver == CLOSED_FORM and not options:
         # On a CPU the kernel is faster on numpy arrays, which share the memory of tensors.
         view = values.numpy() if on_cpu else values
         index, projected = project_violating(view, constraint.cached_rows(view.shape))
-        return view, index, projected.reshape(-1, *view.shape[1:])
+        return A, view, index, projected.reshape(-1, *view.shape[1:])
     array = values.cpu().numpy()
     found = project_onto(array, constraint, solver=solver, **options)
     index = np.nonzero((found != array).reshape(len(array), -1).any(axis=1))[0]
     if on_cpu:
-        return array, index, found[index]
+        return A, array, index, found[index]
     there = [torch.from_numpy(part).to(values.device) for part in (index, found[index])]
-    return values, *there
+    return A, values, *there

@@ -216,7 +216,7 @@ class ImplicitLayer(StateLayer):
 
     def constraint(self) -> MatrixMeasureSet:
         """{A : μ_{∞,η}(A) ≤ γ} for the γ and η of this layer."""
-        return measure_set(float(self.gamma), self.eta.cpu().numpy().tobytes())
+        return measure_set(self.gamma.item(), self.eta.cpu().numpy().tobytes())
 
     def forward(self, u: Tensor) -> Tensor:
         """The equilibrium x for each input.
