@@ -122,6 +122,16 @@ def test_enormous_weights_project(command, tmp_path):
     assert command("certify", out)[0] == 0
 
 
+def test_an_infinite_measure_is_null(command, tmp_path):
+    path, out = tmp_path / "big.npz", tmp_path / "out.npz"
+    ImplicitWeights(np.full((3, 3), 1e308), np.ones((3, 1)), np.ones((1, 3))).save(path)
+    arguments = ("project", path, "--gamma", 0.5, "--out", out)
+    code, text, err = command(*arguments, "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(text)["measure_before"] is None
+    assert "∞ →" in command(*arguments)[1]
+
+
 @given(matrices((3, 3)), gammas)
 @settings(
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -181,6 +191,8 @@ def test_bad_files_are_exit_2_with_one_sentence(command, tmp_path):
         ("train", "--out", "run", "--epochs", "0"),
         ("train", "--out", "run", "--hidden", "0"),
         ("train", "--out", "run", "--gamma", "1.0"),
+        ("train", "--out", "run", "--seed", "-1"),
+        ("train", "--out", "W/run"),
         ("train", "--out", "run", "--data", "cifar"),
         ("train", "--out", "run", "--data", "mnist", "--data-dir", "nowhere"),
         ("train", "--out", "run", "--projection", "simplex"),
@@ -191,7 +203,7 @@ def test_bad_files_are_exit_2_with_one_sentence(command, tmp_path):
 )
 def test_bad_arguments(command, weights, tmp_path, monkeypatch, arguments):
     monkeypatch.chdir(tmp_path)
-    code, text, err = command(*[str(weights) if a == "W" else a for a in arguments])
+    code, text, err = command(*[a.replace("W", str(weights)) for a in arguments])
     assert (code, text) == (2, "")
     assert one_sentence(err), err
     assert {path.name for path in tmp_path.iterdir()} <= {"weights.npz"}

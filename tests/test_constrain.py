@@ -27,7 +27,8 @@ OPTIMIZERS = {
     "SGD": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.9),
     "Adam": lambda p: torch.optim.Adam(p, lr=0.1),
     "AdamW": lambda p: torch.optim.AdamW(p, lr=0.1, weight_decay=0.1),
-    "LBFGS": lambda p: torch.optim.LBFGS(p, lr=0.1, max_iter=4),
+    "LBFGS": lambda p: torch.optim.LBFGS(p, max_iter=4),
+    "LBFGS, line search": lambda p: torch.optim.LBFGS(p, max_iter=4, line_search_fn="strong_wolfe"),
 }
 
 
@@ -87,6 +88,33 @@ def test_gradient_scaling_skips_step_and_projection_together():
         scaler.update()
         assert torch.equal(before, network.layer.A) == (factor == torch.inf)
         assert inside(network.layer)
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_a_closure_is_evaluated_inside_the_set_only(by_name):
+    network, loss = make(dtype=torch.float64)
+    optimizer = torch.optim.LBFGS(network.parameters(), line_search_fn="strong_wolfe")
+    handle = project_after_step(optimizer, network)
+    seen = []
+
+    def closure():
+        seen.append(inside(network.layer))
+        optimizer.zero_grad()
+        value = loss() - 20 * network.layer.A.diagonal().sum()
+        value.backward()
+        return value
+
+    def step():
+        optimizer.step(closure=closure) if by_name else optimizer.step(closure)
+
+    step()
+    assert len(seen) > 5
+    assert all(seen)
+    handle.remove()
+    with torch.no_grad():
+        network.layer.A += 1
+    optimizer.step(lambda: seen.append(inside(network.layer)) or torch.zeros(()))
+    assert not seen[-1]
 
 
 def test_every_and_remove():

@@ -96,6 +96,8 @@ def test_feed_forward_networks_are_implicit_networks(seed, depth, bias, ends_act
         nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2), nn.Tanh()),
         nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)),
         nn.Sequential(nn.Linear(2, 2), nn.Softplus(beta=2)),
+        nn.Sequential(nn.Linear(2, 2), nn.Softplus(threshold=0)),
+        nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(3, 2)),
         nn.Sequential(nn.Linear(2, 2), nn.GELU()),
         nn.Sequential(nn.Linear(2, 2), nn.LeakyReLU(1.5), nn.Linear(2, 2)),
     ],
@@ -103,6 +105,68 @@ def test_feed_forward_networks_are_implicit_networks(seed, depth, bias, ends_act
 def test_other_networks_are_refused(module):
     with pytest.raises(ValueError, match="expected"):
         ImplicitWeights.from_sequential(module)
+
+
+class Residual(nn.Sequential):
+    def forward(self, u):
+        return u + super().forward(u)
+
+
+class Doubled(nn.Linear):
+    def forward(self, u):
+        return 2 * super().forward(u)
+
+
+def hooked():
+    layer = nn.Linear(3, 3)
+    layer.register_forward_hook(lambda module, inputs, output: 2 * output)
+    return layer
+
+
+def patched():
+    layer = nn.Linear(3, 3)
+    layer.forward = lambda u: 2 * u
+    return layer
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        Residual(nn.Linear(3, 3)),
+        nn.Sequential(Residual(nn.Linear(3, 3)), nn.ReLU()),
+        nn.Sequential(Doubled(3, 3)),
+        nn.Sequential(hooked()),
+        nn.Sequential(patched()),
+    ],
+)
+def test_layers_that_compute_something_else_are_refused(module):
+    with pytest.raises(ValueError, match="of its own"):
+        ImplicitWeights.from_sequential(module)
+
+
+def test_parametrized_layers_are_the_matrix_they_stand_for():
+    layer = nn.utils.parametrizations.spectral_norm(nn.Linear(3, 3)).eval()
+    weights = ImplicitWeights.from_sequential(nn.Sequential(layer, nn.ReLU()))
+    assert np.array_equal(weights.B, layer.weight.detach().numpy())
+
+
+def test_mixed_dtypes_keep_every_bit():
+    net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2, dtype=torch.float64))
+    weights = ImplicitWeights.from_sequential(net)
+    assert np.array_equal(weights.C, net[2].weight.detach().numpy())
+    assert np.array_equal(weights.B, net[0].weight.detach().numpy())
+
+
+def test_networks_that_compute_something_else_are_refused():
+    class Normalized(ImplicitNetwork):
+        def forward(self, u):
+            return super().forward(10 * u)
+
+    hooked = ImplicitNetwork(2, 3, 1)
+    hooked.layer.register_forward_pre_hook(lambda module, inputs: (10 * inputs[0],))
+    for network in (Normalized(2, 3, 1), hooked):
+        with pytest.raises(ValueError, match="of its own"):
+            ImplicitWeights.from_module(network)
 
 
 def test_only_networks_are_converted():

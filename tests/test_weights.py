@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import zipfile
 
 import numpy as np
@@ -334,6 +335,22 @@ def test_paths_that_cannot_be_weights(tmp_path):
     for path in (tmp_path / "none" / "w.npz", tmp_path / "w.txt" / "w.npz"):
         with pytest.raises(ValueError, match="cannot write"):
             example().save(path)
+
+
+def test_only_regular_files_are_replaced(tmp_path):
+    os.mkfifo(tmp_path / "w.npz")
+    for name in ("w.npz", "folder.npz"):
+        (tmp_path / "folder.npz").mkdir(exist_ok=True)
+        with pytest.raises(ValueError, match="not a regular file"):
+            example().save(tmp_path / name)
+    assert (tmp_path / "w.npz").is_fifo()
+
+
+def test_a_symbolic_link_stays_one(tmp_path):
+    (tmp_path / "link.npz").symlink_to("target.npz")
+    example().save(tmp_path / "link.npz")
+    assert (tmp_path / "link.npz").is_symlink()
+    assert_equal(ImplicitWeights.load(tmp_path / "target.npz"), example())
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):

@@ -15,9 +15,14 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     Raises
     ------
     ValueError
-        The folder does not exist or cannot be written.
+        The folder does not exist or cannot be written, or the path is a device or a folder.
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path))  # a symbolic link stays one
+    if target.exists() and not target.is_file():
+        raise ValueError(
+            f"cannot write {target} (not a regular file), expected a file in an existing folder; "
+            "choose another."
+        )
     partial = target.with_name(f".{target.name}.{secrets.token_hex(8)}.partial")
     try:
         with open(partial, "xb") as stream:

@@ -114,7 +114,7 @@ class ImplicitWeights:
         expected = {"A": (n, n), "B": (n, p), "C": (q, n), "D": (q, p), "b": (n,), "c": (q,)}
         for name, array in self.arrays().items():
             if array.shape != expected[name] or array.size == 0:
-                _refuse_shape(name, array, f"{expected[name]} with no zero")
+                _refuse_shape(name, array, _wanted(expected[name]))
 
     @property
     def state_dim(self) -> int:
@@ -200,6 +200,10 @@ class ImplicitWeights:
         from contraction_nets.nn.convert import to_module
 
         return to_module(self)
+
+
+def _wanted(shape: tuple[int, ...]) -> str:
+    return str(shape) if all(shape) else "at least one row and column"
 
 
 def _stored(values: ArrayLike, name: str) -> NDArray[Any]:

@@ -51,8 +51,8 @@ def project(
         "gamma": gamma,
         "rows_changed": changed,
         "distance": finite(float(norm((A.astype(float) - network.A).ravel()))),
-        "measure_before": matrix_measure(network.A, chosen),
-        "measure_after": matrix_measure(A, chosen),
+        "measure_before": finite(matrix_measure(network.A, chosen)),
+        "measure_after": finite(matrix_measure(A, chosen)),
         "out": str(out),
     }
     if as_json:
@@ -64,7 +64,10 @@ def project(
         [
             ("rows changed", f"{changed} of {network.state_dim}"),
             ("distance", f"{number(report['distance'])} in the Frobenius norm"),
-            (measure, f"{report['measure_before']:.9g} → {report['measure_after']:.9g}"),
+            (
+                measure,
+                f"{number(report['measure_before'], 9)} → {number(report['measure_after'], 9)}",
+            ),
             ("written", str(out)),
         ],
     )

@@ -96,7 +96,7 @@ def matrix_measure(A: ArrayLike, eta: ArrayLike | None = None) -> float:
     Returns
     -------
     float
-        Any value below one makes x = φ(Ax + s) well-posed.
+        Any value below one makes x = φ(Ax + s) well-posed. Inf beyond the largest float64.
 
     Raises
     ------
@@ -112,7 +112,8 @@ def matrix_measure(A: ArrayLike, eta: ArrayLike | None = None) -> float:
     """
     majorant = metzler_majorant(A)
     weights = as_weights(eta, majorant.shape[0])
-    return float((majorant @ weights / weights).max())
+    with np.errstate(over="ignore"):
+        return float((majorant @ weights / weights).max())
 
 
 def spectral_abscissa(A: ArrayLike) -> float:

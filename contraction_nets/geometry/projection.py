@@ -71,9 +71,9 @@ def project_violating(V: Array, rows: Rows) -> tuple[Array, Array]:
     """
     flat = as_rows(V, rows)
     batch, (m, n) = rows.beside(flat), rows.shape
-    height = max(1, _BLOCK // n) if str(V.device) == "cpu" else m
-    if m <= height:
+    if m * n <= _BLOCK or str(V.device) != "cpu":
         return _project(flat, batch)
+    height = max(1, _BLOCK // n)
     blocks = [slice(start, start + height) for start in range(0, m, height)]
     found = [_project(flat[block], batch[block]) for block in blocks]
     index = [block.start + here for block, (here, _) in zip(blocks, found, strict=True)]

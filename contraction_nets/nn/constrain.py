@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -75,8 +75,9 @@ def project_after_step(
     """Project the module after every optimizer step, by a hook on the optimizer.
 
     The constraint holds whenever ``optimizer.step()`` returns, also with learning-rate
-    schedulers and `torch.amp.GradScaler`, which skips both together. Between the evaluations
-    inside one step of L-BFGS it may not hold: keep its `lr` or `max_iter` small.
+    schedulers and `torch.amp.GradScaler`, which skips both together. Where the step is given a
+    closure that it evaluates at several points, as in L-BFGS, each of them is projected first;
+    L-BFGS without a line search may still diverge.
 
     Parameters
     ----------
@@ -86,14 +87,15 @@ def project_after_step(
     solver : str
         As in `project_`.
     every : int
-        Project after every so many steps only; in between the constraint may not hold.
+        Project after every so many steps only; in between, and in a closure, the constraint
+        may not hold.
     **options
         Options of the backend, checked by name.
 
     Returns
     -------
     torch.utils.hooks.RemovableHandle
-        ``handle.remove()`` ends it.
+        ``handle.remove()`` ends it all.
 
     Raises
     ------
@@ -133,7 +135,36 @@ def project_after_step(
         if steps % every == 0:
             _project(constrained, solver, options)
 
-    return optimizer.register_step_post_hook(hook)
+    def before(_: Optimizer, args: Any, kwargs: Any) -> Any:
+        # The optimizer itself comes first, then the closure, if there is one.
+        if len(args) > 1 and args[1] is not None:
+            return (args[0], evaluating(args[1]), *args[2:]), kwargs
+        if kwargs.get("closure") is not None:
+            return args, {**kwargs, "closure": evaluating(kwargs["closure"])}
+        return None
+
+    def evaluating(closure: Callable[[], Any]) -> Callable[[], Any]:
+        def evaluate() -> Any:
+            _project(constrained, solver, options)
+            return closure()
+
+        return evaluate
+
+    handles = [optimizer.register_step_post_hook(hook)]
+    if every == 1:
+        handles.append(optimizer.register_step_pre_hook(before))
+    return _Handles(handles)
+
+
+class _Handles(RemovableHandle):
+    """Several hooks that are removed together."""
+
+    def __init__(self, handles: list[RemovableHandle]) -> None:
+        self.handles = handles
+
+    def remove(self) -> None:
+        for handle in self.handles:
+            handle.remove()
 
 
 def _project(layers: list[Constrained], solver: str, options: dict[str, Any]) -> int:
@@ -157,7 +188,9 @@ def _changed_rows(
         # On a CPU the kernel is faster on numpy arrays, which share the memory of tensors.
         view = values.numpy() if on_cpu else values
         index, projected = project_violating(view, constraint.cached_rows(view.shape))
-        return A, view, index, projected.reshape(-1, *view.shape[1:])
+        if projected.ndim < view.ndim:
+            projected = projected.reshape(-1, *view.shape[1:])
+        return A, view, index, projected
     array = values.cpu().numpy()
     found = project_onto(array, constraint, solver=solver, **options)
     index = np.nonzero((found != array).reshape(len(array), -1).any(axis=1))[0]

@@ -13,7 +13,7 @@ from contraction_nets.geometry.sets import ConvolutionSet
 from contraction_nets.nn.activations import Activation
 from contraction_nets.nn.constrain import project_
 from contraction_nets.nn.iterations import Iteration
-from contraction_nets.nn.layers import StateLayer, positive
+from contraction_nets.nn.layers import StateLayer, whole
 from contraction_nets.nn.operators import Convolution
 
 
@@ -77,9 +77,9 @@ class ImplicitConv2d(StateLayer):
             backward_tol,
             max_steps,
         )
-        self.in_channels = int(positive(in_channels, "in_channels"))
-        self.hidden_channels = int(positive(hidden_channels, "hidden_channels"))
-        self.kernel_size = int(positive(kernel_size, "kernel_size"))
+        self.in_channels = whole(in_channels, "in_channels")
+        self.hidden_channels = whole(hidden_channels, "hidden_channels")
+        self.kernel_size = whole(kernel_size, "kernel_size")
         if self.kernel_size % 2 == 0:
             raise ValueError(
                 f"got kernel_size {kernel_size}, expected an odd number: the state keeps its size."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from contraction_nets.nn.layers import ImplicitNetwork
+from contraction_nets.nn.layers import ImplicitLayer, ImplicitNetwork
 
 if TYPE_CHECKING:
     from contraction_nets.certificates.weights import ImplicitWeights
@@ -20,15 +21,25 @@ Array = NDArray[Any]
 _IGNORED = (nn.Flatten, nn.Identity, nn.Dropout)
 """Layers that are the identity on the vector of features, in evaluation."""
 
+_ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.Tanh, nn.Sigmoid, nn.Softplus, nn.ELU)
+
 
 def from_module(network: ImplicitNetwork) -> dict[str, Any]:
-    """The arguments of `ImplicitWeights` for an `ImplicitNetwork`, in its dtype."""
+    """The arguments of `ImplicitWeights` for an `ImplicitNetwork`, in its dtype.
+
+    Raises
+    ------
+    ValueError
+        Not an `ImplicitNetwork`, or one with hooks or a `forward` of its own.
+    """
     if not isinstance(network, ImplicitNetwork):
         raise ValueError(
             f"got a {type(network).__name__}, expected an ImplicitNetwork; "
             "use ImplicitWeights.from_sequential for feed-forward networks."
         )
     layer = network.layer
+    _check_plain(network, (ImplicitNetwork,))
+    _check_plain(layer, (ImplicitLayer,))
     tensors = {"A": layer.A, "B": layer.B, "b": layer.b}
     tensors |= {"C": network.C, "D": network.D, "c": network.c}
     arrays = {name: _array(value) for name, value in tensors.items() if value is not None}
@@ -91,12 +102,15 @@ def from_sequential(sequential: nn.Module) -> dict[str, Any]:
     Raises
     ------
     ValueError
-        Another kind of layer, two linear layers without an activation between them, or
-        activations of different kinds.
+        Another kind of layer, or one with hooks or a `forward` of its own; two linear layers
+        without an activation between them, or of widths that do not fit; activations of
+        different kinds.
     """
     linear, spec, ends_linear = _chain(sequential)
     hidden = linear[:-1] if ends_linear else linear
-    dtype = linear[0].weight.dtype
+    dtype = functools.reduce(
+        torch.promote_types, (value.dtype for layer in linear for value in layer.parameters())
+    )
     sizes = [layer.out_features for layer in hidden] or [1]
     starts = np.concatenate([[0], np.cumsum(sizes)]).tolist()
     n, p = starts[-1], linear[0].in_features
@@ -134,8 +148,15 @@ def load_torch(path: str | os.PathLike[str]) -> dict[str, Array]:
     ValueError
         Not a dictionary of tensors (possibly nested, as ``{"state_dict": …}``).
     """
-    # Anything torch.load refuses is reported by the caller, in one sentence.
-    loaded = torch.load(os.fspath(path), map_location="cpu", weights_only=True)
+    try:
+        loaded = torch.load(os.fspath(path), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch.load raises whatever a damaged pickle makes it
+        # Not in its own words: they advise to run what is in the file.
+        raise ValueError(
+            f"torch.load(weights_only=True) refuses {os.path.basename(path)} "
+            f"({type(error).__name__}), expected tensors and nothing else; "
+            "save network.state_dict()."
+        ) from error
     found: dict[str, Array] = {}
 
     def collect(value: Any, name: str) -> None:
@@ -173,6 +194,7 @@ def _chain(sequential: nn.Module) -> tuple[list[nn.Linear], str, bool]:
     specs: list[str] = []
     after_linear = False
     for layer in _flat(sequential):
+        _check_plain(layer, (nn.Linear, *_IGNORED, *_ACTIVATIONS))
         if isinstance(layer, _IGNORED):
             continue
         if isinstance(layer, nn.Linear) == after_linear:
@@ -181,6 +203,11 @@ def _chain(sequential: nn.Module) -> tuple[list[nn.Linear], str, bool]:
                 "expected; linear layers and activations must alternate, fold the rest first."
             )
         if isinstance(layer, nn.Linear):
+            if linear and linear[-1].out_features != layer.in_features:
+                raise ValueError(
+                    f"got {layer!r} after a layer of {linear[-1].out_features} features, expected "
+                    "as many inputs."
+                )
             linear.append(layer)
         else:
             specs.append(_spec(layer))
@@ -197,10 +224,27 @@ def _chain(sequential: nn.Module) -> tuple[list[nn.Linear], str, bool]:
 
 def _flat(sequential: nn.Sequential) -> list[nn.Module]:
     """The layers of a Sequential, those of Sequentials inside it included."""
+    _check_plain(sequential, (nn.Sequential,))
     layers = []
     for layer in sequential:
         layers += _flat(layer) if isinstance(layer, nn.Sequential) else [layer]
     return layers
+
+
+def _check_plain(layer: nn.Module, kinds: tuple[type[nn.Module], ...]) -> None:
+    """Refuse a subclass that computes something else, and hooks that may.
+
+    A parametrization also makes a subclass, whose `forward` is that of the layer.
+    """
+    kind = next((kind for kind in kinds if isinstance(layer, kind)), None)
+    if kind is None:
+        return  # refused later, with what was expected
+    hooked = layer._forward_hooks or layer._forward_pre_hooks
+    if type(layer).forward is not kind.forward or "forward" in vars(layer) or hooked:
+        raise ValueError(
+            f"got a {type(layer).__name__} with hooks or a forward of its own, expected a plain "
+            f"{kind.__name__}; remove them, for nothing is known about what they compute."
+        )
 
 
 def _spec(layer: nn.Module) -> str:
@@ -209,12 +253,13 @@ def _spec(layer: nn.Module) -> str:
         return f"leaky_relu({layer.negative_slope!r})"
     if isinstance(layer, nn.ELU):
         return f"elu({layer.alpha!r})"
-    if isinstance(layer, nn.Softplus) and layer.beta == 1:
+    # Above its threshold torch's softplus jumps to the identity, by 2e-9 at 20.
+    if isinstance(layer, nn.Softplus) and layer.beta == 1 and layer.threshold >= 20:
         return "softplus"
     plain = {nn.ReLU: "relu", nn.Tanh: "tanh", nn.Sigmoid: "sigmoid"}
     if type(layer) in plain:
         return plain[type(layer)]
     raise ValueError(
-        f"got the layer {layer!r}, expected ReLU, LeakyReLU, Tanh, Sigmoid, Softplus(beta=1) or "
-        "ELU after a Linear layer; fold or replace it first."
+        f"got the layer {layer!r}, expected ReLU, LeakyReLU, Tanh, Sigmoid, Softplus(beta=1) with "
+        "the threshold 20 or more, or ELU after a Linear layer; fold or replace it first."
     )

@@ -46,7 +46,7 @@ class StateLayer(nn.Module):
         super().__init__()
         self.activation = get_activation(activation)
         self.iteration = get_iteration(iteration)
-        self.tol, self.max_steps = positive(tol, "tol"), int(positive(max_steps, "max_steps"))
+        self.tol, self.max_steps = positive(tol, "tol"), whole(max_steps, "max_steps")
         self.backward_tol = self.tol if backward_tol is None else positive(backward_tol, "tol")
         self.monitor: Monitor | None = None
         if not gamma < 1 or math.isinf(gamma):
@@ -190,8 +190,8 @@ class ImplicitLayer(StateLayer):
         device: Any = None,
         dtype: Any = None,
     ) -> None:
-        n = int(positive(hidden_features, "hidden_features"))
-        p = int(positive(in_features, "in_features"))
+        n = whole(hidden_features, "hidden_features")
+        p = whole(in_features, "in_features")
         weights = torch.from_numpy(as_weights(eta, n).copy())
         super().__init__(activation, gamma, weights, iteration, tol, backward_tol, max_steps)
         self.in_features, self.hidden_features = p, n
@@ -285,7 +285,7 @@ class ImplicitNetwork(nn.Module):
     ) -> None:
         super().__init__()
         like = {"device": device, "dtype": dtype}
-        self.out_features = int(positive(out_features, "out_features"))
+        self.out_features = whole(out_features, "out_features")
         self.layer = ImplicitLayer(in_features, hidden_features, **like, **options)
         n, p, q = self.layer.hidden_features, self.layer.in_features, self.out_features
         self.C = nn.Parameter(torch.empty(q, n, **like))
@@ -317,6 +317,12 @@ class ImplicitNetwork(nn.Module):
 
     def extra_repr(self) -> str:
         return f"out_features={self.out_features}, feedthrough={self.D is not None}"
+
+
+def whole(value: int, name: str) -> int:
+    if int(positive(value, name)) != value:
+        raise ValueError(f"got {name} {value}, expected a whole number.")
+    return int(value)
 
 
 def positive(value: float, name: str) -> float:

@@ -65,7 +65,7 @@ def get_backend(name: str, kind: str | None = None, **options: Any) -> Backend:
     """
     if name not in _homes():
         raise UnknownSolverError(
-            f"got solver {name!r}, expected one of {', '.join(available_solvers())}."
+            f"got solver {name!r}, expected one of {', '.join(available_solvers(kind))}."
         )
     backend = _load(name)
     if kind is not None and kind not in backend.solves:

@@ -84,6 +84,7 @@ def load_data(
     ImportError
         scikit-learn is not installed.
     """
+    as_seed(seed)
     loaders: dict[str, Callable[[], Dataset]] = {
         "digits": lambda: _digits(seed),
         "mnist": lambda: _openml() if data_dir is None else _idx_files(Path(data_dir)),
@@ -93,6 +94,13 @@ def load_data(
     if name not in loaders:
         raise ValueError(f"got the data set {name!r}, expected one of {', '.join(loaders)}.")
     return loaders[name]()
+
+
+def as_seed(seed: int) -> int:
+    """The seed itself; ValueError unless it is one for numpy and torch alike."""
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise ValueError(f"got the seed {seed!r}, expected a whole number from 0 to 2**32 − 1.")
+    return seed
 
 
 def _digits(seed: int) -> Dataset:

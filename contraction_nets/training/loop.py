@@ -26,7 +26,7 @@ from contraction_nets.nn.penalty import lipschitz_penalty
 from contraction_nets.solving.projection import CLOSED_FORM, project_onto
 from contraction_nets.solving.registry import get_backend
 from contraction_nets.training import checkpoint as files
-from contraction_nets.training.data import Dataset
+from contraction_nets.training.data import Dataset, as_seed
 
 _TEST_BATCH = 1000
 _LARGEST_AUDIT = 300  # states; beyond, the cvxpy projection takes longer than the epoch
@@ -134,7 +134,7 @@ def fit(
         "learning_rate": _number(learning_rate, "learning_rate"),
         "lipschitz_weight": _number(lipschitz_weight, "lipschitz_weight"),
         "projection": projection,
-        "seed": seed,
+        "seed": as_seed(seed),
     }
     get_backend(projection, "projection")
     device, samples = module.C.device, len(data.train_inputs)
@@ -329,7 +329,13 @@ def _open_run(folder: Path, config: dict[str, Any], resume: bool) -> None:
             f"{folder} holds a run already, expected an empty folder; resume it, or choose "
             "another one."
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"cannot make the folder {folder} ({error.strerror}), expected a path that can be "
+            "written; choose another."
+        ) from error
     write_json(path, config)
 
 
