@@ -95,8 +95,11 @@ def _project(V: Array, batch: RowBatch) -> tuple[Array, Array]:
     lowest = excess / batch.rows.sum_of_squares
     for _ in range(_MOST_PASSES):
         root, slope = _newton(batch, sizes, signed, lowest)
+        # At the root the entries that end there count no more: beside a coordinate of hardly any
+        # weight the slope says nothing, but all that is in excess bounds what λ takes.
+        taken = excess if batch.rows.uneven else slope * root
         error = batch.error(_total(batch, signed, root))
-        lost = batch.error(excess) > _CANCELLED * error
+        lost = batch.error(taken) > _CANCELLED * error
         if signed is None:
             lost = lost & (batch.bound > 0)
         if not xp.count_nonzero(lost):

@@ -101,6 +101,11 @@ class Rows:
         return float(self.weights.min())
 
     @cached_property
+    def uneven(self) -> bool:
+        """Whether the weights differ by more than a factor of a million."""
+        return float(self.weights.max()) > 1e6 * self.least_weight
+
+    @cached_property
     def sum_of_weights(self) -> float:
         """Of all coordinates."""
         return float(self.weights.sum())
