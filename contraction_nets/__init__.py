@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from contraction_nets.certificates.document import verify_document
     from contraction_nets.certificates.lipschitz import LipschitzCertificate, lipschitz_certificate
     from contraction_nets.certificates.weights import ImplicitWeights
     from contraction_nets.errors import (
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from contraction_nets.training.loop import TrainingResult, fit
 
 _HOME = {
+    "certificates.document": ("verify_document",),
     "certificates.lipschitz": ("LipschitzCertificate", "lipschitz_certificate"),
     "certificates.weights": ("ImplicitWeights",),
     "errors": (
@@ -74,6 +76,7 @@ __all__ = [
     "project",
     "project_",
     "project_after_step",
+    "verify_document",
 ]
 
 

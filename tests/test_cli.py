@@ -73,6 +73,53 @@ def test_certify_by_every_solver(command, weights, solver):
     assert bound == pytest.approx(exact, rel=1e-6)
 
 
+def test_verify(command, weights, tmp_path):
+    path = tmp_path / "certificate.json"
+    assert command("certify", weights, "--out", path)[0] == 0
+    code, text, err = command("verify", path, weights)
+    assert (code, err) == (0, "")
+    assert "in exact integer arithmetic" in text
+    code, text, err = command("verify", path, weights, "--json")
+    report = json.loads(text)
+    assert (code, err, report["proved"], report["objection"]) == (0, "", True, None)
+    assert report["bound"] == json.loads(path.read_text())["statement"]["bound_decimal"]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda w: {"B": np.nextafter(w.B, np.inf)}, "other weights"),
+        (lambda w: {"A": w.A[:4, :4], "B": w.B[:4], "C": w.C[:, :4], "b": w.b[:4]}, "shapes"),
+        (lambda w: {"activation": "tanh"}, "activation relu"),
+    ],
+)
+def test_other_weights_are_not_proved(command, weights, tmp_path, change, reason):
+    path, other = tmp_path / "certificate.json", tmp_path / "other.npz"
+    assert command("certify", weights, "--out", path)[0] == 0
+    original = ImplicitWeights.load(weights)
+    ImplicitWeights(**{**original.arrays(), **change(original)}).save(other)
+    code, text, err = command("verify", path, other)
+    assert (code, text) == (1, "")
+    assert one_sentence(err)
+    assert reason in err
+    code, text, err = command("verify", path, other, "--json")
+    assert (code, json.loads(text)["proved"]) == (1, False)
+    assert reason in json.loads(text)["objection"]
+
+
+def test_a_smaller_bound_is_not_proved(command, weights, tmp_path):
+    path = tmp_path / "certificate.json"
+    assert command("certify", weights, "--out", path)[0] == 0
+    content = json.loads(path.read_text())
+    smaller = float(np.nextafter(content["statement"]["bound_decimal"], 0))
+    content["statement"].update(bound=smaller.hex(), bound_decimal=smaller)
+    content["report"]["lipschitz"]["bound"] = smaller
+    path.write_text(json.dumps(content))
+    code, _, err = command("verify", path, weights)
+    assert code == 1
+    assert "does not prove" in err
+
+
 def test_not_well_posed_is_exit_1(command, tmp_path):
     path, out = tmp_path / "bad.npz", tmp_path / "certificate.json"
     ImplicitWeights([[1.5]], [[1.0]], [[1.0]]).save(path)
@@ -183,6 +230,9 @@ def test_bad_files_are_exit_2_with_one_sentence(command, tmp_path):
         ("certify", "W", "--solver", "highs", "--option", "nothing=1"),
         ("certify", "W", "--option", "nothing"),
         ("certify", "W", "--out", "nowhere/c.json"),
+        ("verify", "W", "W"),
+        ("verify", "none.json", "W"),
+        ("verify", ".", "W"),
         ("project", "W", "--gamma", "nan", "--out", "x.npz"),
         ("project", "W", "--gamma", "0.5", "--out", "x.txt"),
         ("project", "W", "--gamma", "0.5", "--out", "nowhere/x.npz"),

@@ -58,17 +58,41 @@ class CertificateDocument:
     weights_sha256: str
     report: dict[str, Any]
 
+    @property
+    def statement(self) -> str:
+        """What is claimed, in words."""
+        return _CLAIM["text"]
+
+    @property
+    def assumptions(self) -> dict[str, str]:
+        """What the claim takes for granted: activation, its slopes, units."""
+        return {"activation": self.activation, "slopes": _SLOPES, "units": _UNITS}
+
+    def objection(self, weights: ImplicitWeights) -> str | None:
+        """Why the statement is not proved for these weights; None where it is.
+
+        Decided by the hash of the weights and by integer arithmetic, without any solver.
+        """
+        if self.shapes != weights.shapes or self.witness.shape != (weights.state_dim,):
+            return f"the certificate is about weights of other shapes than {weights.shapes}"
+        if self.activation != weights.activation:
+            return (
+                f"the certificate assumes the activation {self.activation}, "
+                f"the weights have {weights.activation}"
+            )
+        if self.weights_sha256 != weights.sha256:
+            return (
+                f"the certificate is about other weights: its sha256 is {self.weights_sha256}, "
+                f"that of the weights {weights.sha256}"
+            )
+        arrays = weights.A, weights.B, weights.C, weights.D
+        if not prove_bound(*arrays, self.witness, self.bound):
+            return "the witness in the certificate does not prove its bound for these weights"
+        return None
+
     def verify(self, weights: ImplicitWeights) -> bool:
         """Whether it is about these weights and its witness proves it, in integer arithmetic."""
-        same = (
-            self.weights_sha256 == weights.sha256
-            and self.activation == weights.activation
-            and self.shapes == weights.shapes
-            and self.witness.shape == (weights.state_dim,)
-        )
-        return same and prove_bound(
-            weights.A, weights.B, weights.C, weights.D, self.witness, self.bound
-        )
+        return self.objection(weights) is None
 
 
 def save_certificate(certificate: LipschitzCertificate, path: str | os.PathLike[str]) -> None:

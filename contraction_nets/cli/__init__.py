@@ -13,6 +13,7 @@ from contraction_nets.cli.console import guarded
 from contraction_nets.cli.project import project
 from contraction_nets.cli.report import report
 from contraction_nets.cli.train import train
+from contraction_nets.cli.verify import verify
 
 app = typer.Typer(
     add_completion=False,
@@ -21,7 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, certify, project, report):
+for command in (train, certify, verify, project, report):
     app.command()(command)
 
 
