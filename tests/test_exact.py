@@ -1,14 +1,17 @@
 """Exact proofs against rational arithmetic, and at the last bit."""
 
 import math
+import shutil
 from fractions import Fraction
 
 import numpy as np
 import pytest
+from fresh import python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from contraction_nets.certificates import exact
 from contraction_nets.certificates.exact import (
     exact_bound,
     prove_bound,
@@ -234,3 +237,20 @@ def test_a_negative_witness_has_no_bound():
     with pytest.raises(ValueError, match="negative"):
         exact_bound([[1.0]], None, [-1.0])
     assert exact_bound([[1.7e308]], None, [1e10]) == math.inf
+
+
+def test_the_verifier_stands_alone(tmp_path):
+    # Copied to an empty folder it needs the standard library and numpy, nothing of this project.
+    shutil.copy(exact.__file__, tmp_path / "verifier.py")
+    script = """
+import sys
+import verifier
+assert verifier.prove_bound([[0.5]], [[1.0]], [[3.0]], None, [2.0], 6.0)
+assert not verifier.prove_bound([[0.5]], [[1.0]], [[3.0]], None, [2.0], 5.9)
+print(*sorted({name.partition(".")[0] for name in sys.modules} - set(sys.stdlib_module_names)))
+"""
+    done = python(script, path=(tmp_path,), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.split())
+    assert "numpy" in loaded
+    assert not any(name.startswith(("contraction_nets", "scipy", "torch")) for name in loaded)
