@@ -101,6 +101,43 @@ def test_attained_where_no_sign_can_help(seed):
     assert enumerated_bound(*positive) == pytest.approx(bound, rel=1e-10)
 
 
+def nearly_critical(rng, abscissa):
+    """A whose M(A) has this spectral abscissa up to rounding, some reducible, of any units."""
+    n = int(rng.integers(1, 7))
+    v = np.exp(rng.choice([0.0, 1.0, 8.0]) * rng.normal(size=n))
+    off = rng.uniform(size=(n, n)) * (rng.uniform(size=(n, n)) < rng.choice([0.3, 0.7, 1.0]))
+    if rng.uniform() < 0.3:
+        off = np.triu(off)
+    off *= v[:, None] / v * 10.0 ** rng.integers(-3, 2)
+    np.fill_diagonal(off, 0.0)
+    A = off * rng.choice([-1, 1], (n, n))
+    np.fill_diagonal(A, abscissa - off @ v / v)
+    # Blocks that nothing couples to the rest may lie anywhere below.
+    return A if rng.uniform() < 0.7 else A - np.diag(rng.uniform(size=n) < 0.5) * 0.5
+
+
+@pytest.mark.parametrize("block", range(10))
+def test_ten_thousand_nets_around_the_limit(block):
+    rng = np.random.default_rng(1000 + block)
+    proved = 0
+    for _ in range(1000):
+        distance = float(rng.choice([-1e-2, -1e-6, -1e-9, -1e-12, -1e-15, 0.0, 1e-12, 1e-9]))
+        A = nearly_critical(rng, 1.0 + distance)
+        n = len(A)
+        B = rng.normal(size=(n, 2)) * (rng.uniform(size=(n, 1)) < 0.7) * 10.0 ** rng.integers(-9, 9)
+        C, D = rng.normal(size=(2, n)), np.zeros((2, 2))
+        try:
+            certificate = lipschitz_certificate(A, B, C)
+        except (NotWellPosedError, SolverError):
+            assert distance > -1e-9
+            continue
+        proved += 1
+        optimum = exact_optimum(A, B, C, D)
+        assert optimum is not None
+        assert Fraction(certificate.bound) >= optimum
+    assert proved > 300
+
+
 @settings(deadline=None, max_examples=120)
 @given(seeds, st.sampled_from([0.5, 0.99, 1 - 1e-5, 1 - 1e-9, 1.0, 1 + 1e-9, 1.2]))
 @example(9743, 1 - 1e-9)  # nearly critical states that no input reaches
