@@ -85,6 +85,23 @@ def test_verify(command, weights, tmp_path):
     assert report["bound"] == json.loads(path.read_text())["statement"]["bound_decimal"]
 
 
+def test_keys_of_other_people(command, weights, tmp_path):
+    names = {"A": "mon.W", "B": "U.weight", "C": "head.weight", "D": "skip", "b": "U.bias"}
+    original = ImplicitWeights.load(weights).arrays()
+    path, certificate = tmp_path / "theirs.npz", tmp_path / "certificate.json"
+    np.savez(path, A=np.eye(2), **{names[name]: array for name, array in original.items()})
+    keys = ",".join(f"{name}={key}" for name, key in names.items())
+    assert command("certify", path, "--keys", keys, "--out", certificate)[0] == 0
+    assert command("verify", certificate, path, "--keys", keys)[0] == 0
+    assert command("verify", certificate, weights)[0] == 0
+    out = tmp_path / "out.npz"
+    assert command("project", path, "--keys", keys, "--gamma", 0.5, "--out", out)[0] == 0
+    for bad in ("A", "A=none", "E=mon.W", "A=mon.W,A=mon.W", "A=mon.W"):
+        code, text, err = command("certify", path, "--keys", bad)
+        assert (code, text) == (2, "")
+        assert one_sentence(err)
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from strategies import seeds
 from torch import nn
 
@@ -186,6 +187,17 @@ def test_torch_files(tmp_path):
     small = ImplicitWeights.load(tmp_path / "small.pt")
     assert small.A.dtype == np.float32
     assert np.allclose(small.A, expected.A, rtol=1e-2)
+
+
+def test_bfloat16_safetensors_keep_every_bit(tmp_path):
+    torch.manual_seed(0)
+    state = {
+        name: value.bfloat16() for name, value in ImplicitNetwork(3, 4, 2).state_dict().items()
+    }
+    save_file(state, tmp_path / "w.safetensors")
+    weights = ImplicitWeights.load(tmp_path / "w.safetensors")
+    assert np.array_equal(weights.A, state["layer.A"].float().numpy())
+    assert lipschitz_certificate(weights).verify()
 
 
 def test_files_with_code_are_refused_and_not_run(tmp_path):

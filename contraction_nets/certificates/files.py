@@ -23,8 +23,16 @@ _LARGE = 256 * 2**20  # bytes
 _RATIO = 100  # trained weights compress by less than 2
 
 
-def read_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
+def read_weights(
+    path: str | os.PathLike[str], named: dict[str, str] | None = None
+) -> dict[str, Any]:
     """The arrays of a weights file by name, and its activation where the file tells it.
+
+    Parameters
+    ----------
+    path : path
+    named : dict, optional
+        Name → key, for arrays whose key does not end in their name.
 
     Raises
     ------
@@ -34,6 +42,11 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
         Not readable, not of a known format, keys ambiguous or missing, or a declared size
         that the file cannot hold.
     """
+    named = named or {}
+    if unknown := sorted(set(named) - set(_NAMES)):
+        raise ValueError(
+            f"got a key for {unknown[0]!r}, expected keys for some of {', '.join(_NAMES)}."
+        )
     file = Path(path)
     if file.is_dir():
         file = file / "model.safetensors"
@@ -55,7 +68,7 @@ def read_weights(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"got the file {file.name}, expected .npz, .safetensors, .pt or .pth; convert it first."
         )
     try:
-        return reader(file)
+        return reader(file, named)
     except _FileError:
         raise
     except Exception as error:  # damaged files raise anything, from zlib to the tokenizer
@@ -96,33 +109,43 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
 
 
-def _choose(keys: list[str], names: tuple[str, ...]) -> dict[str, str]:
-    """Name → the one key that ends in it after its last dot."""
+def _choose(keys: list[str], names: tuple[str, ...], named: dict[str, str]) -> dict[str, str]:
+    """Name → the key it is given, or the one key that ends in it after its last dot."""
     chosen: dict[str, str] = {}
     for key in keys:
         name = key.rpartition(".")[2]
-        if name in names:
+        if name in names and name not in named and key not in named.values():
             if name in chosen:
                 raise _FileError(
                     f"the keys '{chosen[name]}' and '{key}' both end in '{name}', expected one; "
                     "save the network on its own."
                 )
             chosen[name] = key
+    for name, key in named.items():
+        if key not in keys:
+            raise _FileError(
+                f"there is no key '{key}' for {name}, expected one of those in the file: "
+                f"{_shown(keys)}."
+            )
+        chosen[name] = key
     if missing := [name for name in "ABC" if name not in chosen]:
-        shown = ", ".join(sorted(keys)[:20]) or "none"
         raise _FileError(
             f"there is no key ending in {' or '.join(missing)}, expected A, B and C; "
-            f"the keys are: {shown}."
+            f"the keys are: {_shown(keys)}; name them, as in A=mon.W."
         )
     return chosen
 
 
-def _read_npz(file: Path) -> dict[str, Any]:
+def _shown(keys: list[str]) -> str:
+    return ", ".join(sorted(keys)[:20]) or "none"
+
+
+def _read_npz(file: Path, named: dict[str, str]) -> dict[str, Any]:
     with zipfile.ZipFile(file) as archive:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         if len(members) < len(archive.infolist()):
             raise _FileError(f"{file.name} holds two members of one name, expected one of each.")
-        chosen = _choose(list(members), (*_NAMES, "activation"))
+        chosen = _choose(list(members), (*_NAMES, "activation"), named)
         found: dict[str, Any] = {
             name: _read_member(archive, members[key], name) for name, key in chosen.items()
         }
@@ -166,7 +189,7 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> 
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
 
 
-def _read_safetensors(file: Path) -> dict[str, Any]:
+def _read_safetensors(file: Path, named: dict[str, str]) -> dict[str, Any]:
     with safe_open(file, framework="numpy") as tensors:
         about = json.loads((tensors.metadata() or {}).get(_METADATA, "{}"))
         if not isinstance(about, dict) or about.get("version", _VERSION) != _VERSION:
@@ -174,18 +197,29 @@ def _read_safetensors(file: Path) -> dict[str, Any]:
                 f"the metadata '{_METADATA}' of {file.name} is not of version {_VERSION}, expected "
                 "that; update contraction-nets or save the weights again."
             )
-        chosen = _choose(list(tensors.keys()), _NAMES)
-        found: dict[str, Any] = {name: tensors.get_tensor(key) for name, key in chosen.items()}
+        chosen = _choose(list(tensors.keys()), _NAMES, named)
+        found: dict[str, Any] = {
+            name: _bfloat16(file, key)
+            if tensors.get_slice(key).get_dtype() == "BF16"  # which numpy does not have
+            else tensors.get_tensor(key)
+            for name, key in chosen.items()
+        }
     if "activation" in about:
         found["activation"] = about["activation"]
     return found
 
 
-def _read_torch(file: Path) -> dict[str, Any]:
+def _bfloat16(file: Path, key: str) -> NDArray[Any]:
+    from contraction_nets.nn.convert import load_safetensor
+
+    return load_safetensor(file, key)
+
+
+def _read_torch(file: Path, named: dict[str, str]) -> dict[str, Any]:
     from contraction_nets.nn.convert import load_torch
 
     tensors = load_torch(file)
-    return {name: tensors[key] for name, key in _choose(list(tensors), _NAMES).items()}
+    return {name: tensors[key] for name, key in _choose(list(tensors), _NAMES, named).items()}
 
 
 def _npz_bytes(arrays: dict[str, NDArray[Any]]) -> bytes:

@@ -6,6 +6,7 @@ import hashlib
 import math
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -152,11 +153,19 @@ class ImplicitWeights:
         return digest.hexdigest()
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> ImplicitWeights:
+    def load(
+        cls, path: str | os.PathLike[str], *, keys: Mapping[str, str] | None = None
+    ) -> ImplicitWeights:
         """Read a .npz, .safetensors, .pt or .pth file, or a RUN folder (`model.safetensors`).
 
         Keys are matched by what follows their last dot, "layer.A" is A; others are ignored.
         Nothing in a file is ever executed.
+
+        Parameters
+        ----------
+        path : path
+        keys : mapping, optional
+            Keys of arrays that are called otherwise, such as ``{"A": "mon.W"}``.
 
         Raises
         ------
@@ -167,7 +176,7 @@ class ImplicitWeights:
         """
         from contraction_nets.certificates.files import read_weights
 
-        return cls(**read_weights(path))
+        return cls(**read_weights(path, dict(keys or {})))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to a .npz or .safetensors file, atomically; equal weights give equal bytes.

@@ -16,25 +16,24 @@ from contraction_nets.cli.console import (
     print_table,
     say,
 )
+from contraction_nets.cli.weights import Keys, WeightsPath, read
 from contraction_nets.errors import NotWellPosedError, SolverError
 
 
 def certify(
-    weights: Annotated[
-        Path, typer.Argument(help="A .npz, .safetensors, .pt or .pth file, or the folder of a run.")
-    ],
+    weights: WeightsPath,
     solver: Annotated[str, typer.Option(help="Backend for the linear program.")] = "m_matrix",
     option: Annotated[
         list[str] | None, typer.Option(help="Option of the backend, as key=value; repeatable.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where to write the certificate (JSON).")] = None,
+    keys: Keys = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Certify an ℓ∞ Lipschitz bound, proved in exact integer arithmetic."""
     from contraction_nets.certificates.lipschitz import lipschitz_certificate
-    from contraction_nets.certificates.weights import ImplicitWeights
 
-    network = ImplicitWeights.load(weights)
+    network = read(weights, keys)
     try:
         certificate = lipschitz_certificate(network, solver=solver, **parse_options(option or []))
     except NotWellPosedError as error:

@@ -8,14 +8,13 @@ from typing import Annotated
 import typer
 
 from contraction_nets.cli.console import finite, number, parse_options, print_json, print_table
+from contraction_nets.cli.weights import Keys, WeightsPath, read
 
 SUFFIXES = (".npz", ".safetensors")
 
 
 def project(
-    weights: Annotated[
-        Path, typer.Argument(help="A .npz, .safetensors, .pt or .pth file, or the folder of a run.")
-    ],
+    weights: WeightsPath,
     gamma: Annotated[float, typer.Option(help="Bound on the matrix measure.")],
     out: Annotated[Path, typer.Option(help="Where to write all weights (.npz or .safetensors).")],
     eta: Annotated[
@@ -25,6 +24,7 @@ def project(
     option: Annotated[
         list[str] | None, typer.Option(help="Option of the backend, as key=value; repeatable.")
     ] = None,
+    keys: Keys = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Project A onto {A : μ∞(A) ≤ γ}; all other weights keep every bit."""
@@ -37,7 +37,7 @@ def project(
 
     if out.suffix.lower() not in SUFFIXES:
         raise ValueError(f"got the file {out.name}, expected the suffix {' or '.join(SUFFIXES)}.")
-    network = ImplicitWeights.load(weights)
+    network = read(weights, keys)
     if eta == "ones":
         chosen = None
     elif eta == "optimal":

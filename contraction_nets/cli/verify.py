@@ -8,21 +8,20 @@ from typing import Annotated
 import typer
 
 from contraction_nets.cli.console import NOT_PROVED, print_json, print_table, say
+from contraction_nets.cli.weights import Keys, WeightsPath, read
 
 
 def verify(
     certificate: Annotated[Path, typer.Argument(help="A certificate that certify --out wrote.")],
-    weights: Annotated[
-        Path, typer.Argument(help="A .npz, .safetensors, .pt or .pth file, or the folder of a run.")
-    ],
+    weights: WeightsPath,
+    keys: Keys = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Check a certificate in exact integer arithmetic: exit code 0 proved, 1 not proved."""
     from contraction_nets.certificates.document import load_certificate
-    from contraction_nets.certificates.weights import ImplicitWeights
 
     document = load_certificate(certificate)
-    network = ImplicitWeights.load(weights)
+    network = read(weights, keys)
     objection = document.objection(network)
     if as_json:
         print_json(

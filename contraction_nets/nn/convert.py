@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from contraction_nets.nn.layers import ImplicitLayer, ImplicitNetwork
@@ -173,6 +174,12 @@ def load_torch(path: str | os.PathLike[str]) -> dict[str, Array]:
             "save it with torch.save(network.state_dict(), path)."
         )
     return found
+
+
+def load_safetensor(path: str | os.PathLike[str], key: str) -> Array:
+    """One tensor of a .safetensors file; bfloat16 as the float32 that holds it exactly."""
+    with safe_open(path, framework="pt") as tensors:
+        return _array(tensors.get_tensor(key))
 
 
 def _array(tensor: Tensor) -> Array:
