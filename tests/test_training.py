@@ -233,3 +233,13 @@ def test_networks_are_stored_whole_or_refused(tmp_path):
             load_network(bad)
     with pytest.raises(FileNotFoundError):
         load_network(tmp_path / "none.safetensors")
+
+
+def test_a_network_that_cannot_be_certified_is_refused_before_training(tmp_path):
+    network = digits_network()
+    network.register_forward_hook(lambda module, inputs, output: 2 * output)
+    before = weights(network)
+    with pytest.raises(ValueError, match="of its own"):
+        fit(network, load_data("digits"), epochs=1, run=tmp_path / "run")
+    assert same(before, weights(network))
+    assert not (tmp_path / "run").exists()

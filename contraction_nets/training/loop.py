@@ -137,6 +137,7 @@ def fit(
         "seed": as_seed(seed),
     }
     get_backend(projection, "projection")
+    ImplicitWeights.from_module(module)  # refuses now what no epoch could be certified for
     device, samples = module.C.device, len(data.train_inputs)
     inputs, targets = data.train_inputs.to(device), data.train_targets.to(device)
     steps = math.ceil(samples / batch_size)
