@@ -141,14 +141,32 @@ def test_not_well_posed_is_exit_1(command, tmp_path):
     path, out = tmp_path / "bad.npz", tmp_path / "certificate.json"
     ImplicitWeights([[1.5]], [[1.0]], [[1.0]]).save(path)
     code, text, err = command("certify", path, "--out", out)
-    assert (code, text) == (1, "")
+    assert code == 1
+    assert "what breaks it" in text
+    assert "well-posed in ℓ2                   no" in text
     assert one_sentence(err)
     assert "1.5" in err
     code, text, err = command("certify", path, "--json")
     report = json.loads(text)
+    assert report["why"] == {
+        "states": [0],
+        "abscissa": 1.5,
+        "euclidean_measure": 1.5,
+        "euclidean_bound": None,
+    }
     assert (code, report["well_posed"], report["lipschitz"]) == (1, False, None)
     assert report["mu_inf"] == report["abscissa"] == 1.5
     assert not out.exists()
+
+
+def test_a_monotone_network_learns_its_other_guarantee(command, tmp_path):
+    path = tmp_path / "rotation.npz"
+    ImplicitWeights([[0.0, -2.0], [2.0, 0.0]], np.eye(2), [[3.0, 4.0]]).save(path)
+    code, text, err = command("certify", path)
+    assert code == 1
+    assert "2 of 2 states" in text
+    assert "ℓ2 → ℓ2 bound 5" in " ".join(text.split())
+    assert one_sentence(err)
 
 
 def test_project(command, weights, tmp_path):

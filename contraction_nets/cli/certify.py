@@ -19,6 +19,8 @@ from contraction_nets.cli.console import (
 from contraction_nets.cli.weights import Keys, WeightsPath, read
 from contraction_nets.errors import NotWellPosedError, SolverError
 
+_LARGEST_DIAGNOSIS = 2000  # states; beyond, eigenvalues take longer than anybody waits
+
 
 def certify(
     weights: WeightsPath,
@@ -37,9 +39,11 @@ def certify(
     try:
         certificate = lipschitz_certificate(network, solver=solver, **parse_options(option or []))
     except NotWellPosedError as error:
-        if not as_json:
-            raise
-        print_json(_refusal(network, error))
+        why = _why_not(network)
+        if as_json:
+            print_json({**_refusal(network, error), "why": why})
+        elif why is not None:
+            _print_why(str(weights), network, why)
         say(f"error: {error}")
         raise typer.Exit(NOT_PROVED) from None
     report = certificate.as_dict()
@@ -70,6 +74,46 @@ def certify(
             ("weights", f"{shapes}, φ = {network.activation}"),
             ("sha256", report["weights_sha256"]),
             *([("certificate", str(out))] if out else []),
+        ],
+    )
+
+
+def _why_not(network: Any) -> dict[str, Any] | None:
+    """The diagnosis as JSON; None for networks too large for eigenvalues."""
+    from contraction_nets.certificates.diagnosis import diagnose
+
+    if network.state_dim > _LARGEST_DIAGNOSIS:
+        return None
+    try:
+        found = diagnose(network)
+    except ValueError:
+        return None
+    return {
+        "states": found.states.tolist(),
+        "abscissa": finite(found.abscissa),
+        "euclidean_measure": finite(found.euclidean_measure),
+        "euclidean_bound": finite(found.euclidean_bound),
+    }
+
+
+def _print_why(title: str, network: Any, why: dict[str, Any]) -> None:
+    states, bound = why["states"], why["euclidean_bound"]
+    shown = ", ".join(map(str, states[:10])) + (", …" if len(states) > 10 else "")
+    if bound is None:
+        euclidean = "no: the largest eigenvalue is not below 1"
+    else:
+        euclidean = f"yes, with the ℓ2 → ℓ2 bound {bound:.6g} (in float64, not proved)"
+    print_table(
+        title,
+        [
+            ("well-posed in ℓ∞", "not proved"),
+            (
+                "what breaks it",
+                f"{len(states)} of {network.state_dim} states, strongly connected: {shown}",
+            ),
+            ("spectral abscissa", f"{number(why['abscissa'], 12)}, expected below 1"),
+            ("largest eigenvalue of (A + Aᵀ)/2", number(why["euclidean_measure"], 12)),
+            ("well-posed in ℓ2", euclidean),
         ],
     )
 
