@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from contraction_nets.certificates.document import verify_document
     from contraction_nets.certificates.lipschitz import LipschitzCertificate, lipschitz_certificate
+    from contraction_nets.certificates.optimal import OptimalWeights, optimal_weights
     from contraction_nets.certificates.weights import ImplicitWeights
     from contraction_nets.errors import (
         ContractionNetsError,
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
         SolverError,
         UnknownSolverError,
     )
-    from contraction_nets.geometry.measures import OptimalWeights, matrix_measure, optimal_weights
+    from contraction_nets.geometry.measures import matrix_measure
     from contraction_nets.nn.constrain import project_, project_after_step
     from contraction_nets.nn.contracting import contracting
     from contraction_nets.nn.conv import ImplicitConv2d
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _HOME = {
     "certificates.document": ("verify_document",),
     "certificates.lipschitz": ("LipschitzCertificate", "lipschitz_certificate"),
+    "certificates.optimal": ("OptimalWeights", "optimal_weights"),
     "certificates.weights": ("ImplicitWeights",),
     "errors": (
         "ContractionNetsError",
@@ -41,7 +43,7 @@ _HOME = {
         "SolverError",
         "UnknownSolverError",
     ),
-    "geometry.measures": ("OptimalWeights", "matrix_measure", "optimal_weights"),
+    "geometry.measures": ("matrix_measure",),
     "nn.constrain": ("project_", "project_after_step"),
     "nn.contracting": ("contracting",),
     "nn.conv": ("ImplicitConv2d",),

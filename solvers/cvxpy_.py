@@ -14,6 +14,7 @@ from threading import get_ident
 from typing import Any
 
 import numpy as np
+from scipy.sparse import issparse
 
 from contraction_nets.errors import UnknownSolverError
 from contraction_nets.geometry.sets import ConstraintSet, RowSet, row_inequality
@@ -98,9 +99,12 @@ class Cvxpy(Backend):
         return Solution(problem, self.name, status, x, iterations=iterations)
 
     def _bound(self, problem: LipschitzProblem) -> Solution:
-        model = _lipschitz_model(len(problem.b), len(problem.d), get_ident())
-        model.M.value, model.b.value = problem.M, problem.b
-        model.C.value, model.d.value = problem.C, problem.d
+        if issparse(problem.M):  # a parameter would be a full matrix
+            model = _linear_program(problem.M, problem.b, problem.C, problem.d)
+        else:
+            model = _lipschitz_model(len(problem.b), len(problem.d), get_ident())
+            model.M.value, model.b.value = problem.M, problem.b
+            model.C.value, model.d.value = problem.C, problem.d
         status, iterations = self._run(model.problem)
         if model.z.value is None:
             return Solution(problem, self.name, status, iterations=iterations)
@@ -178,8 +182,14 @@ class _LipschitzModel:
 def _lipschitz_model(n: int, q: int, thread: int) -> _LipschitzModel:
     import cvxpy as cp
 
-    z, t = cp.Variable(n, nonneg=True), cp.Variable()
-    M, b = cp.Parameter((n, n)), cp.Parameter(n)
-    C, d = cp.Parameter((q, n)), cp.Parameter(q)
+    return _linear_program(
+        cp.Parameter((n, n)), cp.Parameter(n), cp.Parameter((q, n)), cp.Parameter(q)
+    )
+
+
+def _linear_program(M: Any, b: Any, C: Any, d: Any) -> _LipschitzModel:
+    import cvxpy as cp
+
+    z, t = cp.Variable(M.shape[0], nonneg=True), cp.Variable()
     constraints = [z - M @ z >= b, C @ z + d <= t]
     return _LipschitzModel(cp.Problem(cp.Minimize(t), constraints), z, M, b, C, d)

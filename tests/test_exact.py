@@ -10,14 +10,20 @@ from fresh import python
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from scipy import sparse
 
-from contraction_nets.certificates import exact
+from contraction_nets.certificates import exact, exact_equilibrium
 from contraction_nets.certificates.exact import (
     exact_bound,
+    prove_abscissa,
     prove_bound,
+    prove_gains,
     prove_measure,
+    prove_pairs,
     prove_well_posed,
 )
+from contraction_nets.certificates.exact_equilibrium import prove_equilibrium
+from contraction_nets.certificates.weights import parse_activation
 
 EXTREMES = [5e-324, 2.2e-308, 1e-300, 1e-45, 1e-30, 0.5, 1.0, 3.0, 1e30, 1e300, 1.7e308]
 
@@ -167,6 +173,195 @@ def test_rounding_in_floating_point_would_say_otherwise():
     assert prove_well_posed(tiny, np.ones(2))
     assert not prove_well_posed(np.array([[1.0, 5e-324], [0.0, 0.0]]), np.ones(2))
     assert not prove_well_posed(np.array([[1.0, 0.0], [0.0, 0.0]]), np.ones(2))
+
+
+@settings(deadline=None, max_examples=200)
+@given(networks(positive_witness=False), st.data())
+def test_pairs_and_radii_are_the_rational_ones(network, data):
+    A, B, C, D, z = network
+    q, p = len(C), B.shape[1]
+    epsilon = np.abs(data.draw(hnp.arrays(np.float32, p, elements=floats(np.float32))))
+    bounds = data.draw(hnp.arrays(np.float64, (q, q), elements=floats(np.float64)))
+    (radii,) = rational(epsilon)
+
+    def weighted(row):
+        return sum((abs(v) * e for v, e in zip(row, radii, strict=True)), Fraction(0))
+
+    slack, drive = state_slack(A, z), [weighted(row) for row in rational(B)]
+    well_posed = bool((z > 0).all()) and all(s > 0 for s in slack)
+    states = well_posed and all(s >= b for s, b in zip(slack, drive, strict=True))
+    c, d = rational(C), rational(np.zeros((q, p)) if D is None else D)
+    (x,) = rational(z)
+
+    def gain(row, feed):
+        return sum((abs(v) * t for v, t in zip(row, x, strict=True)), Fraction(0)) + weighted(feed)
+
+    bound = float(bounds[0, 0])
+    rows = [gain(c[k], d[k]) for k in range(q)]
+    assert prove_bound(A, B, C, D, z, bound, epsilon) == (
+        states and all(row <= Fraction(bound) for row in rows)
+    )
+    pairs = [
+        [gain([a - b for a, b in zip(c[i], c[j], strict=True)],
+              [a - b for a, b in zip(d[i], d[j], strict=True)]) for j in range(q)]
+        for i in range(q)
+    ]  # fmt: skip
+    claimed = rational(bounds)
+    assert prove_pairs(A, B, C, D, z, bounds, epsilon) == (
+        states and all(pairs[i][j] <= claimed[i][j] for i in range(q) for j in range(q))
+    )
+
+
+@settings(deadline=None, max_examples=200)
+@given(networks(), st.data())
+def test_gains_are_the_rational_ones(network, data):
+    A, B, C, D, z = network
+    n, p, q = len(A), B.shape[1], len(C)
+    if data.draw(st.booleans()):  # well-posed, so that the other conditions decide
+        A, z = -np.abs(np.diag(np.diag(A))), np.ones(n)
+    Y = data.draw(hnp.arrays(np.float32, (q, n), elements=floats(np.float32)))
+    G = data.draw(hnp.arrays(np.float64, (q, p), elements=floats(np.float64)))
+    slack = state_slack(A, z)
+    proved = bool((z > 0).all()) and all(s > 0 for s in slack)
+    transposed = np.ascontiguousarray(A.T)
+    b, c, d, g = (rational(x) for x in (B, C, np.zeros((q, p)) if D is None else D, G))
+    for k in range(q):
+        proved &= all(s >= abs(v) for s, v in zip(state_slack(transposed, Y[k]), c[k], strict=True))
+        (y,) = rational(Y[k])
+        for j in range(p):
+            gain = sum((y[i] * abs(b[i][j]) for i in range(n)), abs(d[k][j]))
+            proved &= gain <= g[k][j]
+    assert prove_gains(A, B, C, D, z, Y, G) == proved
+
+
+@settings(deadline=None, max_examples=200)
+@given(networks(positive_witness=False), floats(np.float64), st.booleans())
+def test_lower_bounds_on_the_abscissa_are_the_rational_ones(network, rho, positive):
+    A, x = network[0], np.abs(network[4]) if positive else network[4]
+    (v,) = rational(x)
+    rows = [v[i] - s for i, s in enumerate(state_slack(A, x))]  # M x
+    expected = (
+        all(t >= 0 for t in v)
+        and any(t > 0 for t in v)
+        and all(row >= Fraction(rho) * t for row, t in zip(rows, v, strict=True))
+    )
+    assert prove_abscissa(A, rho, x) == expected
+
+
+def test_measure_and_abscissa_meet_at_the_perron_vector():
+    A = np.array([[0.0, -4.0], [1.0, 0.0]])
+    assert prove_measure(A, 2.0, [2.0, 1.0])
+    assert prove_abscissa(A, 2.0, [2.0, 1.0])
+    assert not prove_abscissa(A, math.nextafter(2.0, 3), [2.0, 1.0])
+    assert not prove_abscissa(A, 2.0, [2.0, 1.0 + 2.0**-52])
+    assert not prove_abscissa(A, -9.0, [0.0, 0.0])
+
+
+@settings(deadline=None, max_examples=150)
+@given(networks(positive_witness=False), st.integers(0, 2**32 - 1))
+def test_sparse_matrices_are_judged_as_full_ones(network, seed):
+    rng = np.random.default_rng(seed)
+    *matrices, z = network
+    matrices = [
+        None if x is None else x.astype(np.float64) * (rng.uniform(size=x.shape) < 0.5)
+        for x in matrices
+    ]
+    thin = [None if x is None else sparse.csr_array(x) for x in matrices]
+    A, C, D, q = matrices[0], *matrices[2:], len(matrices[2])
+    bound = float(rng.choice([0.0, 1.0, 1e300]))
+    wide = np.full((q, q), bound)
+    assert prove_well_posed(thin[0], z) == prove_well_posed(A, z)
+    assert prove_bound(*thin, z, bound) == prove_bound(*matrices, z, bound)
+    assert prove_pairs(*thin, z, wide) == prove_pairs(*matrices, z, wide)
+    assert prove_measure(thin[0], bound, np.abs(z)) == prove_measure(A, bound, np.abs(z))
+    assert prove_abscissa(thin[0], -bound, np.abs(z)) == prove_abscissa(A, -bound, np.abs(z))
+    assert exact_bound(thin[2], thin[3], np.abs(z)) == exact_bound(C, D, np.abs(z))
+    Y, G = rng.normal(size=C.shape), np.full((q, matrices[1].shape[1]), bound)
+    assert prove_gains(*thin, z, Y, G) == prove_gains(*matrices, z, Y, G)
+
+
+def test_many_chunks_are_one_matrix(monkeypatch):
+    rng = np.random.default_rng(0)
+    A, B, C = rng.normal(size=(40, 40)) / 50, rng.normal(size=(40, 7)), rng.normal(size=(3, 40))
+    z = np.full(40, 60.0)
+    bound = exact_bound(C, None, z)
+    for size in (1, 13, 40, 41, 10**6):
+        monkeypatch.setattr(exact, "_CHUNK", size)
+        for convert in (np.asarray, sparse.csr_array):
+            matrices = convert(A), convert(B), convert(C)
+            assert exact_bound(matrices[2], None, z) == bound
+            assert prove_bound(*matrices, None, z, bound)
+            assert not prove_bound(*matrices, None, z, math.nextafter(bound, 0))
+
+
+def exact_relu_equilibrium(A, s):
+    """The solution of x = relu(A x + s) as fractions, by trying every active set."""
+    n = len(A)
+    a, (drive,) = rational(A), rational(s)
+    for active in range(2**n):
+        on = [i for i in range(n) if active >> i & 1]
+        rows = [[(i == j) - a[i][j] for j in on] + [drive[i]] for i in on]
+        for k in range(len(on)):  # Gauss–Jordan; the pivots of I − A are not zero here
+            rows[k] = [v / rows[k][k] for v in rows[k]]
+            for r in range(len(on)):
+                if r != k:
+                    rows[r] = [v - rows[r][k] * w for v, w in zip(rows[r], rows[k], strict=True)]
+        x = [Fraction(0)] * n
+        for k, i in enumerate(on):
+            x[i] = rows[k][-1]
+        v = [sum((a[i][j] * x[j] for j in range(n)), drive[i]) for i in range(n)]
+        if all(x[i] == max(v[i], Fraction(0)) for i in range(n)):
+            return x
+    raise AssertionError
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 4))
+def test_a_proved_distance_is_never_below_the_rational_one(seed, n):
+    rng = np.random.default_rng(seed)
+    A = rng.normal(size=(n, n)) / n
+    np.fill_diagonal(A, rng.choice([-8.0, -1.0, 0.0, 0.4], n))
+    M = np.abs(A)
+    np.fill_diagonal(M, np.diag(A))
+    z = np.linalg.solve(np.eye(n) - M, np.ones(n))
+    if not prove_well_posed(A, z):
+        return
+    B, b, u = np.round(rng.normal(size=(n, 2)), 2), np.round(rng.normal(size=n), 2), np.ones(2)
+    (left, right), (bias,) = rational(B.T), rational(b)
+    exact_drive = [x + y + c for x, y, c in zip(left, right, bias, strict=True)]
+    x_exact = exact_relu_equilibrium(A, exact_drive)
+    x = np.array([float(v) for v in x_exact]) + rng.normal(size=n) * 10.0 ** rng.integers(-17, 2)
+    slack = np.maximum(1, 1 - np.diag(A)) * np.abs(x - np.maximum(A @ x + B @ u + b, 0))
+    w = np.linalg.solve(np.eye(n) - M, slack) * rng.uniform(0.2, 1.1) + 1e-16
+    distance = max(abs(Fraction(float(v)) - t) for v, t in zip(x, x_exact, strict=True))
+    claimed = float(w.max())
+    if prove_equilibrium(A, B, b, ("relu", None), u, x, z, w, claimed):
+        assert distance <= Fraction(claimed)
+    sound = np.linalg.solve(np.eye(n) - M, slack + 1e-12) * (1 + 1e-9)
+    assert prove_equilibrium(A, B, b, ("relu", None), u, x, z, sound, float(sound.max()))
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.sampled_from(["tanh", "sigmoid", "softplus", "elu", "elu(0.3)"]),
+    floats(np.float64) | st.floats(-60, 60),
+)
+def test_transcendental_activations_are_enclosed_tightly(spec, v):
+    mpmath = pytest.importorskip("mpmath")
+    name, parameter = parse_activation(spec)
+    with mpmath.workprec(400):
+        x = mpmath.mpf(v)
+        t = mpmath.exp(-abs(x))
+        value = {
+            "tanh": lambda: mpmath.tanh(x),
+            "sigmoid": lambda: 1 / (1 + mpmath.exp(-x)) if x >= 0 else t / (1 + t),
+            "softplus": lambda: mpmath.log1p(t) + max(x, 0),
+            "elu": lambda: x if x >= 0 else mpmath.mpf(parameter) * (t - 1),
+        }[name]()
+        (m, e), (m2, e2) = exact_equilibrium._activation(name, parameter, exact.read_number(v, "v"))
+        low, high = mpmath.ldexp(m, e), mpmath.ldexp(m2, e2)
+        assert low <= value <= high
+        assert high - low <= (1 + abs(x)) * mpmath.mpf(2) ** -190
 
 
 def test_byte_order_and_memory_layout_do_not_matter():

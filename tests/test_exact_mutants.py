@@ -1,8 +1,8 @@
 """Break any line of the exact arithmetic, and some case tells.
 
-Every mutant of exact.py (a comparison, operator, constant or call replaced, a branch never taken)
-must answer at least one case differently from the original, whose answers test_exact.py compares
-with rational arithmetic.
+Every mutant of the two exact files (a comparison, operator, constant or call replaced, a branch
+never taken) must answer at least one case differently from the original, whose answers test_exact.py
+compares with rational arithmetic.
 """
 
 import ast
@@ -11,8 +11,10 @@ import inspect
 import math
 
 import numpy as np
+import pytest
+from scipy import sparse
 
-from contraction_nets.certificates import exact
+from contraction_nets.certificates import exact, exact_equilibrium
 
 COMPARISONS = {
     ast.Gt: (ast.GtE, ast.Lt), ast.GtE: (ast.Gt, ast.Lt), ast.Lt: (ast.LtE, ast.Gt),
@@ -27,29 +29,32 @@ CALLS = {"all": "any", "any": "all", "max": "min", "min": "max", "maximum": "min
 BY_ONE = (-1, 1)
 
 EQUIVALENT = {
-    # Zero is zero at any exponent, and a zero product may take part in a sum.
-    "return (0, 0) -> return (0, -1)",
-    "return (0, 0) -> return (0, 1)",
-    "used = (x.mantissas != 0) & (y.mantissas != 0) -> "
-    "used = (x.mantissas != 0) | (y.mantissas != 0)",
-    # No negative witness comes that far.
-    "used = (x.mantissas != 0) & (y.mantissas != 0) -> "
-    "used = (x.mantissas != 0) & (y.mantissas != -1)",
-    # Where all z ≥ 0 and z_i = 0, row i of (I − M) z is not positive: refused all the same.
-    "return bool((values.mantissas > 0).all()) -> return bool((values.mantissas >= 0).all())",
-    "return bool((values.mantissas > 0).all()) -> return bool((values.mantissas > -1).all())",
-    # A shift by nothing.
-    "if excess > 0: -> if excess >= 0:",
-    "if excess > 0: -> if excess > -1:",
-    # One more bit of the fraction is the last of the exponent; set or not, the leading bit of a
-    # normal number takes its place.
-    "fraction = bits & (1 << fraction_bits) - 1 -> fraction = bits & (2 << fraction_bits) - 1",
-    # The first of one is the last.
-    "return _entry(_integers(np.array([number]), name), 0) -> "
-    "return _entry(_integers(np.array([number]), name), -1)",
-    # A copy has the same bits.
-    "return array.astype(array.dtype.newbyteorder('='), copy=False) -> "
-    "return array.astype(array.dtype.newbyteorder('='), copy=True)",
+    exact: {
+        # Zero is zero at any exponent, and a zero product may take part in a sum.
+        "return (0, 0) -> return (0, -1)",
+        "return (0, 0) -> return (0, 1)",
+        "used = (x.mantissas != 0) & (y.mantissas != 0) -> "
+        "used = (x.mantissas != 0) | (y.mantissas != 0)",
+        # No negative witness comes that far.
+        "used = (x.mantissas != 0) & (y.mantissas != 0) -> "
+        "used = (x.mantissas != 0) & (y.mantissas != -1)",
+        # Where all z ≥ 0 and z_i = 0, row i of (I − M) z is not positive: refused all the same.
+        "return bool((values.mantissas > 0).all()) -> return bool((values.mantissas >= 0).all())",
+        "return bool((values.mantissas > 0).all()) -> return bool((values.mantissas > -1).all())",
+        # A shift by nothing.
+        "if excess > 0: -> if excess >= 0:",
+        "if excess > 0: -> if excess > -1:",
+        # One more bit of the fraction is the last of the exponent; set or not, the leading bit of a
+        # normal number takes its place.
+        "fraction = bits & (1 << fraction_bits) - 1 -> fraction = bits & (2 << fraction_bits) - 1",
+        # The first of one is the last.
+        "return _entry(_integers(np.array([number]), name), 0) -> "
+        "return _entry(_integers(np.array([number]), name), -1)",
+        # A copy has the same bits.
+        "return array.astype(array.dtype.newbyteorder('='), copy=False) -> "
+        "return array.astype(array.dtype.newbyteorder('='), copy=True)",
+    },
+    exact_equilibrium: set(),
 }
 """Mutants that answer as the original does, and why."""
 
@@ -116,6 +121,7 @@ def changes(node):
 def module(tree):
     namespace = {"__name__": "mutant"}
     exec(compile(ast.fix_missing_locations(tree), "mutant", "exec"), namespace)
+    namespace["_CHUNK"] = 4  # so that small matrices come in several chunks
     return namespace
 
 
@@ -258,10 +264,260 @@ def cases():
     yield "prove_well_posed", (np.array([[0.5]], ">f8"), np.array([1.0], ">f4"))
 
 
-def test_every_mutant_is_found_out():
-    tree = ast.parse(inspect.getsource(exact))
-    battery = list(cases())
-    original = vars(exact)
+def nudged(arrays, k, place, direction):
+    """The arrays, entry `place` of the k-th moved by one unit in the last place."""
+    moved = [array if array is None else np.array(array) for array in arrays]
+    value = moved[k].flat[place]
+    moved[k].flat[place] = np.nextafter(value, value.dtype.type(direction))
+    return moved
+
+
+def at(arrays, k, rng):
+    return int(rng.integers(np.size(arrays[k])))
+
+
+def tight_gains(rng, n, p, q, dtype):
+    """(A, B, C, D, z, Y, G) of small integers with Y (I − M) = |C| and Y|B| + |D| = G."""
+    A = rng.integers(-3, 4, (n, n)).astype(float)
+    Y = rng.integers(1, 5, (q, n)).astype(float)
+    np.fill_diagonal(A, -50.0)
+    M = np.abs(A)
+    np.fill_diagonal(M, -50.0)
+    B, D = rng.integers(-3, 4, (n, p)).astype(float), rng.integers(-3, 4, (q, p)).astype(float)
+    C = (Y - Y @ M) * rng.choice([-1.0, 1.0], (q, n))
+    G = Y @ np.abs(B) + np.abs(D)
+    return [x.astype(dtype) for x in (A, B, C, D, np.ones(n), Y, G)]
+
+
+def more_cases():
+    """The statements beside the bound: pairs, gains, the abscissa, radii; sparse matrices."""
+    rng = np.random.default_rng(1)
+    for trial in range(24):
+        dtype = (np.float16, np.float32, np.float64)[trial % 3]
+        n, p, q = (int(k) for k in rng.integers(1, 4, 3))
+        A, B, C, D, z, _ = tight(rng, n, p, q, dtype)
+        # Radii: the same states with B/2 and ε = 2, and an input that does not move.
+        radii = np.full(p, 2.0)
+        B2, D2 = B / 2, D / 2
+        wide, still = np.hstack([B2, 9 * np.ones((n, 1))]), np.append(radii, 0.0)
+        wide_D = np.hstack([D2, np.ones((q, 1))])
+        for feed, fed in ((D, wide_D), (None, None)):
+            bound = exact.exact_bound(C, feed, z)
+            pairs = exact_pairs(C, feed, z)
+            network = [A, wide, C, fed, z]
+            yield "prove_bound", (*network, bound, still)
+            yield "prove_bound", (*network, math.nextafter(bound, -1), still)
+            yield "prove_bound", (*network, bound, np.append(radii, 2.0**-40))
+            yield "prove_bound", (*network, bound, -still)
+            yield "prove_bound", (*network, bound, radii)
+            yield "exact_bound", (C, fed, z, still)
+            yield "exact_bound", (C, fed, z, radii)
+            yield "prove_pairs", (*network, pairs, still)
+            yield "prove_pairs", (A, B, C, feed, z, pairs)
+            if q > 1:
+                for i, j in ((0, 1), (1, 0), (q - 1, 0), (0, q - 1)):
+                    less = pairs.copy()
+                    less[i, j] = np.nextafter(less[i, j], -1)
+                    yield "prove_pairs", (A, B, C, feed, z, less)
+                    moved = nudged([C], 0, i * n, np.inf)[0]
+                    yield "prove_pairs", (A, B, moved, feed, z, pairs)
+            yield "prove_pairs", (A, B, C, feed, z, pairs - np.eye(q))
+            yield "prove_pairs", (A, B, C, feed, -z, pairs)
+            yield "prove_pairs", (A, 2 * B, C, feed, z, pairs)
+            yield "prove_pairs", (A, B, C, feed, z, pairs[:1, :1])
+            yield "prove_pairs", (A, B, C, feed, z, pairs[:, :1])
+        parts = tight_gains(rng, n, p, q, dtype)
+        for given in (parts, [*parts[:3], None, *parts[4:6], parts[5] @ np.abs(parts[1])]):
+            given = [x if x is None else x.astype(dtype) for x in given]
+            yield "prove_gains", given
+            for k in (0, 1, 2, 3, 4, 5, 6):
+                if given[k] is None:
+                    continue
+                for direction in (-np.inf, np.inf):
+                    yield "prove_gains", nudged(given, k, at(given, k, rng), direction)
+            yield "prove_gains", [*given[:4], -given[4], *given[5:]]
+            yield "prove_gains", [*given[:6], given[6][:, :1]]
+            yield "prove_gains", [*given[:6], given[6][:1]]
+            yield "prove_gains", [*given[:5], given[5][:1], given[6]]
+            yield "prove_gains", [given[0], given[1][:1], *given[2:]]
+        # Equality of M x = ρ x, with states that do not take part.
+        x = 2.0 ** rng.integers(0, 3, n) * (rng.uniform(size=n) < 0.7)
+        M = np.abs(rng.integers(-3, 4, (n, n))).astype(float)
+        np.fill_diagonal(M, 0.0)
+        np.fill_diagonal(M, 2.0 - np.divide(M @ x, x, out=np.zeros(n), where=x > 0))
+        signed = np.where(np.eye(n) > 0, M, M * rng.choice([-1.0, 1.0], (n, n))).astype(dtype)
+        yield "prove_abscissa", (signed, 2.0, x)
+        yield "prove_abscissa", (signed, math.nextafter(2.0, 3), x)
+        yield "prove_abscissa", (signed, math.nextafter(2.0, 1), x)
+        yield "prove_abscissa", (signed, 2.0, -x)
+        yield "prove_abscissa", (signed, -1e300, -x - 1)
+        yield "prove_abscissa", (signed, -1e300, 0 * x)
+        yield "prove_abscissa", (signed, -1e300, np.append(x, 1.0))
+        yield "prove_abscissa", nudged([signed, np.float64(2.0), x], 0, 0, -np.inf)
+
+
+def exact_pairs(C, D, z):
+    feed = np.zeros((len(C), 1)) if D is None else D.astype(float)
+    C = C.astype(float)
+    return np.abs(C[:, None] - C) @ z.astype(float) + np.abs(feed[:, None] - feed).sum(axis=2)
+
+
+def sparse_cases():
+    """All of the above again with sparse matrices, and malformed ones."""
+    rng = np.random.default_rng(2)
+    for name, arguments in [*cases(), *more_cases()]:
+        matrices = range(1 if name in ("exact_bound", "prove_measure") else 4)
+        chosen = [
+            k for k in matrices if k < len(arguments) and np.ndim(arguments[k]) == 2
+            and isinstance(arguments[k], np.ndarray) and arguments[k].dtype.itemsize > 2
+            and rng.uniform() < 0.5 and arguments[k].dtype.isnative and arguments[k].size
+        ]  # fmt: skip
+        if chosen and rng.uniform() < 0.3:
+            yield (
+                name,
+                [
+                    sparse.csr_array(value) if k in chosen else value
+                    for k, value in enumerate(arguments)
+                ],
+            )
+    A = sparse.csr_array(np.array([[0.5, 0.25, 0.0], [0.0, 0.0, 0.0], [0.0, 0.25, 0.5]]))
+    ones = np.ones(3)
+    yield "prove_well_posed", (A, ones)
+    yield "prove_measure", (A, 0.75)
+    yield "prove_measure", (A, math.nextafter(0.75, 0))
+    yield "prove_measure", (sparse.csr_array((3, 3)), 0.0)
+    yield "prove_measure", (sparse.csr_array((3, 3)), -5e-324)
+    yield "prove_measure", (A[:, :2], 1.0)
+    yield "prove_measure", (sparse.csr_array((0, 3)), 1.0)
+    yield "prove_measure", (sparse.csr_array((3, 0)), 1.0)
+    long = sparse.csr_array(np.tril(np.ones((9, 9)), -1) / 16)
+    for k in range(9):
+        moved = long.copy()
+        moved.data[-k - 1] += 2.0**-52
+        yield "prove_measure", (moved, 0.5)
+    yield "prove_measure", (long, 0.5)
+    yield "prove_measure", (long, math.nextafter(0.5, 0))
+
+    class Damaged:
+        def __init__(self, **parts):
+            vars(self).update(shape=A.shape, data=A.data, indices=A.indices, indptr=A.indptr)
+            vars(self).update(parts)
+
+    for parts in (
+        {"indptr": [0, 2, 2]},
+        {"indptr": [0, 2, 2, 4, 4]},
+        {"indptr": [1, 2, 2, 4]},
+        {"indptr": [-1, 2, 2, 4]},
+        {"indptr": [0, 2, 2, 3]},
+        {"indptr": [0, 4, 2, 4]},
+        {"indptr": [0, 2, 1, 4]},
+        {"indptr": [0, 5, 5, 4]},
+        {"indices": [0, 1, 1, 3]},
+        {"indices": [-1, 1, 1, 2]},
+        {"indices": [1, 0, 1, 2]},
+        {"indices": [0, 0, 1, 2]},
+        {"indices": [0, 1, 2, 2]},
+        {"indices": [0, 1, 1]},
+        {"data": A.data[:3]},
+        {"data": A.data[:3], "indices": [0, 1, 1]},
+        {"data": np.append(A.data, 9.0)},
+        {"data": A.data.astype(int)},
+        {"data": A.data * np.nan},
+        {"shape": (3, 2)},
+        {"shape": (0, 3), "indptr": [0], "indices": [], "data": []},
+        {"shape": (3, 0), "indptr": [0, 0, 0, 0], "indices": [], "data": []},
+        {"indices": [], "data": []},
+        {},
+    ):
+        yield "prove_measure", (Damaged(**parts), 1.0)
+        yield "prove_well_posed", (Damaged(**parts), ones)
+
+
+def equilibrium_cases():
+    """Computed states at, inside and outside the distance that is claimed."""
+    rng = np.random.default_rng(3)
+    specs = [
+        ("relu", None), ("leaky_relu", 0.25), ("leaky_relu", 0.0), ("tanh", None),
+        ("sigmoid", None), ("softplus", None), ("elu", 1.0), ("elu", 0.5),
+    ]  # fmt: skip
+    for trial in range(60):
+        phi = specs[trial % len(specs)]
+        n, p = int(rng.integers(1, 4)), int(rng.integers(1, 3))
+        A = rng.integers(-2, 3, (n, n)) / 16
+        np.fill_diagonal(A, rng.choice([-3.0, -0.5, 0.0, 0.5], n))
+        B, b, u = rng.integers(-3, 4, (n, p)) / 2, rng.integers(-3, 4, n) / 4, rng.normal(size=p)
+        if phi[0] in ("relu", "leaky_relu"):
+            u = np.round(u * 4) / 4
+        x = np.round(rng.normal(size=n) * 8) / 8
+        image = evaluate(phi, A @ x + B @ u + b)
+        slack = np.maximum(1, 1 - np.diag(A)) * np.abs(x - image)
+        M = np.abs(A)
+        np.fill_diagonal(M, np.diag(A))
+        w, z = np.linalg.solve(np.eye(n) - M, slack), np.ones(n) * 4
+        w = w * (1 + 1e-14) + 2.0**-60
+        largest = float(w.max())
+        given = [A, B, b, phi, u, x, z, w, largest]
+        yield "prove_equilibrium", given
+        yield "prove_equilibrium", [*given[:8], math.nextafter(largest, 0)]
+        yield "prove_equilibrium", [*given[:7], w * (1 - 1e-13), largest]
+        yield "prove_equilibrium", [*given[:7], w * (1 - 1e-13) - 1e-17, largest]
+        yield "prove_equilibrium", [*given[:7], 0 * w, largest]
+        yield "prove_equilibrium", [A, B, None, *given[3:]]
+        yield "prove_equilibrium", [*given[:6], -z, w, largest]
+        for k in (2, 4, 5, 7):
+            yield "prove_equilibrium", [*given[:k], np.append(given[k], 0.5), *given[k + 1 :]]
+        yield "prove_equilibrium", [A, B[:1], *given[2:]]
+        yield "prove_equilibrium", [-A, B, b, phi, u, x, z, w * 9, largest * 9]
+    for phi in specs:
+        for v in (-40.0, -1.5, -1e-9, 0.0, 1e-9, 1.5, 40.0, 1e300, -1e300):
+            image = float(evaluate(phi, np.array([v]))[0])
+            for state in (image, image * (1 - 1e-13) - 1e-14, image * (1 + 1e-13) + 1e-14):
+                for distance in (0.0, 1e-15, abs(v) * 1e-15, 1e-12 * (1 + abs(image))):
+                    yield (
+                        "prove_equilibrium",
+                        ([[0.0]], [[1.0]], None, phi, [v], [state], [1.0], [distance], distance),
+                    )
+    one = ([[0.0]], [[1.0]], [0.5], ("leaky_relu", 0.5), [-2.5], [-1.0], [1.0], [0.0], 0.0)
+    yield "prove_equilibrium", one  # exactly: φ(−2.5 + 0.5) = −1
+    yield "prove_equilibrium", (*one[:5], [-1.0 - 2.0**-52], *one[6:])
+    yield "prove_equilibrium", (*one[:5], [-1.0 - 2.0**-52], [1.0], [2.0**-52], 2.0**-52)
+    for phi in (("leaky_relu", 1.5), ("leaky_relu", -0.5), ("elu", 1.5), ("gelu", None)):
+        yield "prove_equilibrium", (*one[:3], phi, *one[4:])
+    # The residual counts 1 − A_ii times where A_ii < 0: x = 1 but φ = 0.5, and w = 0.5.
+    steep = [[-1.0]], [[1.0]], [0.0], ("relu", None), [1.5], [1.0], [1.0]
+    yield "prove_equilibrium", (*steep, [0.5], 0.5)
+    yield "prove_equilibrium", (*steep, [0.25], 0.25)
+    yield "prove_equilibrium", (*steep, [0.5 - 2.0**-53], 0.5)
+    flat = [[0.5]], [[1.0]], [0.0], ("relu", None), [0.0], [1.0], [1.0]
+    yield "prove_equilibrium", (*flat, [1.0], 1.0)
+    yield "prove_equilibrium", (*flat, [1.0 - 2.0**-53], 1.0)
+
+
+def evaluate(phi, v):
+    """φ in float64."""
+    name, parameter = phi
+    with np.errstate(all="ignore"):
+        return {
+            "relu": lambda: np.maximum(v, 0),
+            "leaky_relu": lambda: np.where(v < 0, parameter * v, v),
+            "tanh": lambda: np.tanh(v),
+            "sigmoid": lambda: 1 / (1 + np.exp(-v)),
+            "softplus": lambda: np.logaddexp(v, 0),
+            "elu": lambda: np.where(v < 0, parameter * np.expm1(np.minimum(v, 0)), v),
+        }[name]()
+
+
+BATTERIES = {
+    exact: lambda: [*cases(), *more_cases(), *sparse_cases()],
+    exact_equilibrium: lambda: list(equilibrium_cases()),
+}
+
+
+@pytest.mark.parametrize("file", BATTERIES, ids=lambda file: file.__name__.rpartition(".")[2])
+def test_every_mutant_is_found_out(file):
+    tree = ast.parse(inspect.getsource(file))
+    battery = BATTERIES[file]()
+    original = module(tree)
     expected = [outcome(original, *case) for case in battery]
     order = list(range(len(battery)))
     survivors, count = [], 0
@@ -274,5 +530,5 @@ def test_every_mutant_is_found_out():
                 break
         else:
             survivors.append(description)
-    assert count > 100
-    assert set(survivors) == EQUIVALENT
+    assert count > 50
+    assert set(survivors) == EQUIVALENT[file]

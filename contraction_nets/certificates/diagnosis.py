@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import connected_components
+from scipy.sparse import issparse
+from scipy.sparse.linalg import ArpackError, eigsh, svds
 
+from contraction_nets.certificates.optimal import dominant_block
 from contraction_nets.certificates.weights import ImplicitWeights
-from contraction_nets.geometry.measures import metzler_majorant, spectral_abscissa
+from contraction_nets.geometry.measures import metzler_majorant
+
+_DENSE = 2000  # states; above, eigenvalues of sparse matrices come from Lanczos iterations
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,26 +61,34 @@ def diagnose(weights: ImplicitWeights) -> Diagnosis:
     ValueError
         Eigenvalues cannot be computed: the entries of A are beyond the range of float64 sums.
     """
-    M = metzler_majorant(weights.A)
-    edges = csr_array(M - np.diag(np.diagonal(M)))
-    count, block_of = connected_components(edges, directed=True, connection="strong")
-    blocks = [np.flatnonzero(block_of == k) for k in range(count)]
+    worst = dominant_block(metzler_majorant(weights.A))
     try:
-        abscissae = [spectral_abscissa(M[np.ix_(block, block)]) for block in blocks]
         A = weights.A.astype(np.float64)
-        euclidean = float(np.linalg.eigvalsh(A / 2 + A.T / 2)[-1])
-    except np.linalg.LinAlgError as error:
+        euclidean = _largest_eigenvalue(A / 2 + A.T / 2)
+    except (np.linalg.LinAlgError, ArpackError) as error:
         raise ValueError(
             f"the eigenvalues of A cannot be computed ({error}), expected entries well below the "
             "largest float64; rescale it."
         ) from error
-    worst = int(np.argmax(abscissae))
     bound = np.inf
     if euclidean < 1:
         norms = [
-            float(np.linalg.norm(matrix.astype(np.float64), 2))
+            _spectral_norm(matrix.astype(np.float64))
             for matrix in (weights.B, weights.C, weights.D)
             if matrix is not None
         ]
         bound = norms[0] * norms[1] / (1 - euclidean) + sum(norms[2:])
-    return Diagnosis(blocks[worst], abscissae[worst], euclidean, bound)
+    return Diagnosis(worst.block, worst.upper, euclidean, bound)
+
+
+def _largest_eigenvalue(S: Any) -> float:
+    """Of a symmetric matrix, dense or sparse."""
+    if issparse(S) and S.shape[0] > _DENSE:
+        return float(eigsh(S, k=1, which="LA", return_eigenvectors=False)[0])
+    return float(np.linalg.eigvalsh(S.toarray() if issparse(S) else S)[-1])
+
+
+def _spectral_norm(matrix: Any) -> float:
+    if issparse(matrix) and min(matrix.shape) > 1:
+        return float(svds(matrix, k=1, return_singular_vectors=False)[0])
+    return float(np.linalg.norm(matrix.toarray() if issparse(matrix) else matrix, 2))

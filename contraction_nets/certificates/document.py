@@ -9,27 +9,20 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from contraction_nets.certificates.exact import prove_bound
+from contraction_nets.certificates.statements import STATEMENTS, LipschitzBound, Statement
 from contraction_nets.certificates.storage import write_atomically
 
 if TYPE_CHECKING:
-    from contraction_nets.certificates.lipschitz import LipschitzCertificate
     from contraction_nets.certificates.weights import ImplicitWeights
 
 FORMAT = "contraction-nets certificate"
 VERSION = 1
-_CLAIM = {
-    "kind": "lipschitz",
-    "norms": "linf->linf",
-    "text": "well-posed, and max|y(u) - y(v)| <= bound * max|u - v| for all inputs u, v",
-}
 _SLOPES = "[0, 1]"
 _UNITS = "inputs as given to the network"
 
@@ -40,9 +33,8 @@ class CertificateDocument:
 
     Attributes
     ----------
-    bound : float
-        Claimed ℓ∞ → ℓ∞ Lipschitz bound, in output units per input unit.
-    witness : (n,) array
+    statement : Statement
+        What is claimed, with its witness.
     activation : str
     shapes : dict
         Name of each weight array → its shape.
@@ -51,17 +43,11 @@ class CertificateDocument:
         The numbers of ``certify --json``; no part of the proof.
     """
 
-    bound: float
-    witness: NDArray[np.float64]
+    statement: Statement
     activation: str
     shapes: dict[str, list[int]]
     weights_sha256: str
     report: dict[str, Any]
-
-    @property
-    def statement(self) -> str:
-        """What is claimed, in words."""
-        return _CLAIM["text"]
 
     @property
     def assumptions(self) -> dict[str, str]:
@@ -73,7 +59,7 @@ class CertificateDocument:
 
         Decided by the hash of the weights and by integer arithmetic, without any solver.
         """
-        if self.shapes != weights.shapes or self.witness.shape != (weights.state_dim,):
+        if self.shapes != weights.shapes:
             return f"the certificate is about weights of other shapes than {weights.shapes}"
         if self.activation != weights.activation:
             return (
@@ -85,9 +71,12 @@ class CertificateDocument:
                 f"the certificate is about other weights: its sha256 is {self.weights_sha256}, "
                 f"that of the weights {weights.sha256}"
             )
-        arrays = weights.A, weights.B, weights.C, weights.D
-        if not prove_bound(*arrays, self.witness, self.bound):
-            return "the witness in the certificate does not prove its bound for these weights"
+        try:
+            proved = self.statement.prove(weights)
+        except ValueError as error:
+            return f"the certificate does not fit the weights: {str(error).rstrip('.')}"
+        if not proved:
+            return "the witness in the certificate does not prove its statement for these weights"
         return None
 
     def verify(self, weights: ImplicitWeights) -> bool:
@@ -95,22 +84,38 @@ class CertificateDocument:
         return self.objection(weights) is None
 
 
-def save_certificate(certificate: LipschitzCertificate, path: str | os.PathLike[str]) -> None:
-    """Write a certificate as JSON, atomically."""
-    weights = certificate.weights
+def save_statement(
+    statement: Statement,
+    weights: ImplicitWeights,
+    path: str | os.PathLike[str],
+    report: dict[str, Any] | None = None,
+) -> None:
+    """Write a statement about weights and its witness as JSON, atomically.
+
+    Raises
+    ------
+    ValueError
+        The folder does not exist or cannot be written, or a number is not finite.
+    """
+    claimed = statement.part(statement.claims)
+    witnesses = {name: _hexed(value) for name, value in statement.part(statement.witnesses).items()}
+    (first, *others) = witnesses.values()
     content = {
         "format": FORMAT,
         "version": VERSION,
         "statement": {
-            **_CLAIM,
-            "bound": certificate.bound.hex(),
-            "bound_decimal": certificate.bound,
+            "kind": statement.kind,
+            "norms": statement.norms,
+            "text": statement.text,
+            **{name: _hexed(value) for name, value in claimed.items()},
+            # People read decimals, which say the same to the last bit.
+            **{f"{name}_decimal": plain(value) for name, value in claimed.items()},
         },
         "assumptions": {"activation": weights.activation, "slopes": _SLOPES, "units": _UNITS},
         "shapes": weights.shapes,
         "weights_sha256": weights.sha256,
-        "witness": [value.hex() for value in certificate.witness.tolist()],
-        "report": certificate.as_dict(),
+        "witness": witnesses if others else first,
+        "report": report or {},
     }
     text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
     write_atomically(path, f"{text}\n".encode())
@@ -192,35 +197,56 @@ def _parse(content: Any) -> CertificateDocument:
     _require(content.get("format") == FORMAT, "its format is another")
     version = content.get("version")
     _require(type(version) is int and version == VERSION, f"its version is {version!r}")
-    statement = _field(content, "statement", dict)
-    for key, expected in _CLAIM.items():
-        _require(statement.get(key) == expected, f"its statement.{key} is not '{expected}'")
-    bound = _hexadecimal(_field(statement, "bound", str))
-    # People read the decimal: it must be the number that is proved.
-    decimal = statement.get("bound_decimal")
-    _require(
-        isinstance(decimal, int | float) and not isinstance(decimal, bool) and decimal == bound,
-        "statement.bound and statement.bound_decimal differ",
-    )
     assumptions = _field(content, "assumptions", dict)
     _require(assumptions.get("slopes") == _SLOPES, f"its slopes are not {_SLOPES}")
     _require(assumptions.get("units") == _UNITS, f"its units are not '{_UNITS}'")
     report = _field(content, "report", dict)
-    reported = report.get("lipschitz")
-    _require(
-        isinstance(reported, dict) and reported.get("bound") == bound,
-        "statement.bound and report.lipschitz.bound differ",
-    )
-    witness = _field(content, "witness", list)
-    _require(len(witness) > 0 and all(isinstance(v, str) for v in witness), "witness is not text")
+    stated = _field(content, "statement", dict)
+    statement = _statement(stated, content.get("witness"))
+    if isinstance(statement, LipschitzBound):
+        reported = report.get("lipschitz")
+        _require(
+            isinstance(reported, dict) and reported.get("bound") == statement.bound,
+            "statement.bound and report.lipschitz.bound differ",
+        )
     return CertificateDocument(
-        bound=bound,
-        witness=np.array([_hexadecimal(value) for value in witness]),
+        statement=statement,
         activation=_field(assumptions, "activation", str),
         shapes=_field(content, "shapes", dict),
         weights_sha256=_field(content, "weights_sha256", str),
         report=report,
     )
+
+
+def _statement(stated: dict[str, Any], witness: Any) -> Statement:
+    name = stated.get("kind")
+    kind = STATEMENTS.get(name) if isinstance(name, str) else None
+    if kind is None:
+        raise _Malformed(f"its statement.kind is not one of {', '.join(STATEMENTS)}")
+    values: dict[str, Any] = {}
+    for name, ndim in kind.claims.items():
+        if name in stated:
+            values[name] = _array(stated[name], ndim, f"statement.{name}")
+            _require(
+                _equal(stated.get(f"{name}_decimal"), plain(values[name])),
+                f"statement.{name} and statement.{name}_decimal differ",
+            )
+    named = witness if len(kind.witnesses) > 1 else dict.fromkeys(kind.witnesses, witness)
+    _require(isinstance(named, dict), "its witness is not an object")
+    _require(set(named) <= set(kind.witnesses), "its witness has parts that it should not have")
+    for name, ndim in kind.witnesses.items():
+        if name in named:
+            values[name] = _array(named[name], ndim, "witness")
+    needed = {field.name for field in fields(kind) if field.default is MISSING}  # type: ignore[arg-type]
+    missing = sorted(needed - set(values))
+    _require(not missing, f"{', '.join(missing)} is missing")
+    statement = kind(**values)
+    _require(stated.get("norms") == statement.norms, f"its norms are not '{statement.norms}'")
+    _require(stated.get("text") == statement.text, f"its text is not '{statement.text}'")
+    named_here = {"kind", "norms", "text", *statement.part(kind.claims)}
+    extra = sorted(set(stated) - named_here - {f"{name}_decimal" for name in kind.claims})
+    _require(not extra, f"its statement has parts that it should not have: {extra}")
+    return statement
 
 
 def _require(condition: bool, problem: str) -> None:
@@ -232,6 +258,39 @@ def _field(content: dict[str, Any], key: str, kind: type) -> Any:
     value = content.get(key)
     _require(isinstance(value, kind), f"'{key}' is missing or no {kind.__name__}")
     return value
+
+
+def _array(value: Any, ndim: int, name: str) -> Any:
+    """A float, or a full array of `ndim` dimensions, from hexadecimal text."""
+    if ndim == 0:
+        _require(isinstance(value, str), f"{name} is not text")
+        return _hexadecimal(value)
+    _require(isinstance(value, list) and len(value) > 0, f"{name} is not a list of {ndim} levels")
+    rows = [_array(inner, ndim - 1, name) for inner in value]
+    _require(ndim == 1 or len({len(row) for row in rows}) == 1, f"{name} has rows of many lengths")
+    return np.array(rows)
+
+
+def _hexed(value: Any) -> Any:
+    """The float or array of floats as (lists of) hexadecimal text, which loses no bit."""
+    numbers = plain(value)
+    return [_hexed(inner) for inner in numbers] if isinstance(numbers, list) else numbers.hex()
+
+
+def plain(value: Any) -> Any:
+    """A float, or an array as lists of floats."""
+    return np.asarray(value, dtype=np.float64).tolist()
+
+
+def _equal(found: Any, expected: Any) -> bool:
+    """Whether numbers from JSON are these floats; true and false are no numbers."""
+    if isinstance(expected, list):
+        return (
+            isinstance(found, list)
+            and len(found) == len(expected)
+            and all(map(_equal, found, expected))
+        )
+    return type(found) in (int, float) and bool(found == expected)
 
 
 def _hexadecimal(text: str) -> float:

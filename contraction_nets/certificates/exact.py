@@ -6,11 +6,16 @@ and a statement is proved by the sign of an integer. No floating-point operation
 any decision, so nothing depends on rounding modes, summation order or flushed denormals.
 
 This file needs only the standard library and numpy, and trusts no other file of the library.
+A matrix is an array, or sparse by rows as scipy has it: anything with `indptr`, `indices`,
+`data` and `shape`. M(A) is A with absolute values off the diagonal. Every function raises
+ValueError for shapes that do not fit, dtypes that are not floats, NaN and Inf.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from operator import lshift, mul
 from typing import Any, NamedTuple
 
@@ -19,175 +24,265 @@ from numpy.typing import ArrayLike, NDArray
 
 _FORMATS = {"float16": (10, 5), "float32": (23, 8), "float64": (52, 11)}
 """Fraction and exponent bits of the IEEE 754 formats."""
-
-
-class Integers(NamedTuple):
-    """A vector of floats as integers: entry j is mantissas[j] · 2**exponents[j]."""
-
-    mantissas: NDArray[np.int64]
-    exponents: NDArray[np.int64]
-
+_CHUNK = 2**16
+"""Entries taken at a time, so that memory stays near the size of the weights."""
 
 Dyadic = tuple[int, int]
 """One number (m, e), equal to m · 2**e."""
 
 
-def prove_well_posed(A: ArrayLike, z: ArrayLike) -> bool:
+class Integers(NamedTuple):
+    """A vector of floats as integers: entry j is m[j] · 2**e[j]."""
+
+    m: NDArray[np.int64]
+    e: NDArray[np.int64]
+
+
+class Matrix(NamedTuple):
+    """Floats by rows: row i is values[i], or values[starts[i]:starts[i + 1]] in these columns."""
+
+    values: NDArray[Any]
+    shape: tuple[int, int]
+    columns: NDArray[np.int64] | None = None
+    starts: NDArray[np.int64] | None = None
+
+
+def prove_well_posed(A: Any, z: ArrayLike) -> bool:
     """Whether z > 0 and (I − M(A)) z > 0: then x = φ(Ax + s) has one solution for every s.
 
     Parameters
     ----------
-    A : (n, n) array of float16, float32 or float64
-    z : (n,) array of floats
+    A : (n, n) matrix
+    z : (n,) array
         The witness.
-
-    Raises
-    ------
-    ValueError
-        Shapes that do not fit, another dtype, NaN or Inf.
     """
-    matrix, witness = _floats(A, "A", 2), _floats(z, "z", 1)
-    _check_shape(matrix, "A", (len(witness), len(witness)))
-    vector = _integers(witness, "z")
-    return _is_positive(vector) and all(
-        _state_row(matrix, i, vector)[0] > 0 for i in range(len(witness))
-    )
+    vector = read_vector(z, "z")
+    matrix = read_matrix(A, "A", (len(vector.m), len(vector.m)))
+    return _positive(vector) and all(m > 0 for m, _ in state_slacks(matrix, vector))
 
 
 def prove_bound(
-    A: ArrayLike, B: ArrayLike, C: ArrayLike, D: ArrayLike | None, z: ArrayLike, bound: float
+    A: Any, B: Any, C: Any, D: Any, z: ArrayLike, bound: float, epsilon: ArrayLike | None = None
 ) -> bool:
-    """Whether z proves that the network is well-posed and ‖Δy‖∞ ≤ bound · ‖Δu‖∞.
+    """Whether z proves that the network is well-posed, and |Δy_k| ≤ bound where |Δu_j| ≤ ε_j.
 
-    The proof is z > 0, (I − M(A)) z > 0, (I − M(A)) z ≥ |B|1 and |C| z + |D|1 ≤ bound.
+    The proof is z > 0, (I − M(A)) z > 0, (I − M(A)) z ≥ |B|ε and |C| z + |D|ε ≤ bound. With
+    ε = 1, the default, this bounds the ℓ∞ → ℓ∞ Lipschitz constant.
 
     Parameters
     ----------
-    A, B, C, D : (n, n), (n, p), (q, n) and (q, p) arrays of floats
+    A, B, C, D : (n, n), (n, p), (q, n) and (q, p) matrices
         The stored weights; D may be None.
-    z : (n,) array of floats
+    z : (n,) array
         The witness.
     bound : float
-        In output units per input unit.
-
-    Raises
-    ------
-    ValueError
-        Shapes that do not fit, a dtype that is not a float, NaN or Inf.
+        In output units.
+    epsilon : (p,) array, optional
+        In input units, not negative.
     """
-    matrix, inputs, witness = _floats(A, "A", 2), _floats(B, "B", 2), _floats(z, "z", 1)
-    _check_shape(matrix, "A", (len(witness), len(witness)))
-    _check_shape(inputs, "B", (len(witness), inputs.shape[1]))
-    outputs, feed = _outputs(C, D, len(witness), inputs.shape[1])
-    vector, limit = _integers(witness, "z"), _number(bound, "bound")
-    if not _is_positive(vector):
-        return False
-    for i in range(len(witness)):
-        row = _state_row(matrix, i, vector)
-        if row[0] <= 0 or _difference(row, _absolute_sum(inputs[i], "B"))[0] < 0:
+    outputs, limit = _outputs(C, D, z, epsilon), read_number(bound, "bound")
+    return _bounds_states(A, B, D, z, epsilon) and all(at_most(gain, limit) for gain in outputs)
+
+
+def prove_pairs(
+    A: Any, B: Any, C: Any, D: Any, z: ArrayLike, bounds: ArrayLike, epsilon: Any = None
+) -> bool:
+    """Whether z proves |Δ(y_i − y_j)| ≤ bounds_ij where |Δu_j| ≤ ε_j, bounds (q, q).
+
+    As `prove_bound`, with |C_i − C_j| z + |D_i − D_j|ε ≤ bounds_ij.
+    """
+    pairs = _pairs(C, D, z, epsilon)
+    return _bounds_states(A, B, D, z, epsilon) and _all_at_most(pairs, bounds, "bounds")
+
+
+def prove_gains(A: Any, B: Any, C: Any, D: Any, z: ArrayLike, Y: ArrayLike, G: ArrayLike) -> bool:
+    """Whether z and Y prove that the network is well-posed, and |Δy| ≤ G|Δu| entry by entry.
+
+    The proof is z as in `prove_well_posed`, Y (I − M(A)) ≥ |C| and Y|B| + |D| ≤ G: well-posed,
+    (I − M(A))⁻¹ ≥ 0, so that Y ≥ |C| (I − M(A))⁻¹. Y is (q, n) and G (q, p).
+    """
+    duals = _floats(Y, "Y", 2)
+    q, n = duals.shape
+    outputs = _full(read_matrix(C, "C", (q, n)))
+    transposed = _transposed(read_matrix(A, "A", (n, n)))
+    gains = _gains(B, D, Y)
+    read_matrix(B, "B", (n, len(gains[0])))
+    for row, own in zip(duals, outputs, strict=True):
+        slacks = state_slacks(transposed, integers(row, "Y"))
+        if not all(map(at_most, _magnitudes(own, "C"), slacks)):
             return False
-    gains = (_output_row(outputs, feed, k, vector) for k in range(len(outputs)))
-    return all(_difference(limit, gain)[0] >= 0 for gain in gains)
+    return prove_well_posed(A, z) and _all_at_most(gains, G, "G")
 
 
-def exact_bound(C: ArrayLike, D: ArrayLike | None, z: ArrayLike) -> float:
-    """max(|C| z + |D|1), rounded up to the next float64; inf where that overflows.
+def prove_measure(A: Any, gamma: float, eta: ArrayLike | None = None) -> bool:
+    """Whether μ_{∞,η}(A) ≤ γ, that is η > 0 and M(A) η ≤ γ η; η is all ones by default."""
+    weights = ones(read_matrix(A, "A").shape[0]) if eta is None else read_vector(eta, "eta")
+    sums, limits = _measured(A, weights, read_number(gamma, "gamma"))
+    return _positive(weights) and all(map(at_most, sums, limits))
 
-    Parameters
-    ----------
-    C, D : (q, n) and (q, p) arrays of floats
-        D may be None.
-    z : (n,) array of floats, not negative
 
-    Raises
-    ------
-    ValueError
-        Shapes that do not fit, a negative z, a dtype that is not a float, NaN or Inf.
+def prove_abscissa(A: Any, rho: float, x: ArrayLike) -> bool:
+    """Whether no weights η give μ_{∞,η}(A) < ρ, that is x ≥ 0, x ≠ 0 and M(A) x ≥ ρ x.
+
+    For M(A) η ≤ γη implies ρ x_i ≤ (M(A) x)_i ≤ γ x_i in the row of the largest x_i/η_i.
     """
-    witness = _floats(z, "z", 1)
-    outputs, feed = _outputs(C, D, len(witness))
-    vector = _integers(witness, "z")
-    if (vector.mantissas < 0).any():
+    vector = read_vector(x, "x")
+    sums, limits = _measured(A, vector, read_number(rho, "rho"))
+    direction = bool((vector.m >= 0).all() and (vector.m > 0).any())
+    return direction and all(map(at_most, limits, sums))
+
+
+def exact_bound(C: Any, D: Any, z: ArrayLike, epsilon: ArrayLike | None = None) -> float:
+    """The least bound of `prove_bound`, rounded up to the next float64, or inf; z ≥ 0."""
+    if (read_vector(z, "z").m < 0).any():
         raise ValueError("z has negative entries, expected a nonnegative witness.")
-    return max(_round_up(_output_row(outputs, feed, k, vector)) for k in range(len(outputs)))
+    return max(map(_round_up, _outputs(C, D, z, epsilon)))
 
 
-def prove_measure(A: ArrayLike, gamma: float, eta: ArrayLike | None = None) -> bool:
-    """Whether μ_{∞,η}(A) ≤ γ, that is η > 0 and M(A) η ≤ γ η.
-
-    Parameters
-    ----------
-    A : (n, n) array of floats
-    gamma : float
-    eta : (n,) array of floats, optional
-        All ones by default.
-
-    Raises
-    ------
-    ValueError
-        Shapes that do not fit, a dtype that is not a float, NaN or Inf.
-    """
-    matrix = _floats(A, "A", 2)
-    weights = np.ones(len(matrix)) if eta is None else _floats(eta, "eta", 1)
-    _check_shape(matrix, "A", (len(weights), len(weights)))
-    vector = _integers(weights, "eta")
-    m, e = _number(gamma, "gamma")
-    for i in range(len(weights)):
-        own = _entry(vector, i)
-        # (γI − M) η = (I − M) η − (1 − γ) η = (I − M) η − η + γ η.
-        slack = _add([_state_row(matrix, i, vector), (-own[0], own[1]), (m * own[0], e + own[1])])
-        if own[0] <= 0 or slack[0] < 0:
-            return False
-    return True
+def _bounds_states(A: Any, B: Any, D: Any, z: ArrayLike, epsilon: ArrayLike | None) -> bool:
+    """Whether z > 0, (I − M) z > 0 and (I − M) z ≥ |B|ε."""
+    vector, inputs = read_vector(z, "z"), read_matrix(B, "B")
+    n, p = len(vector.m), inputs.shape[1]
+    matrix = read_matrix(A, "A", (n, n))
+    read_matrix(B, "B", (n, p))
+    if D is not None:
+        read_matrix(D, "D", (read_matrix(D, "D").shape[0], p))
+    drives = row_sums(inputs, _epsilon(epsilon, p), _absolute)
+    rows = zip(drives, state_slacks(matrix, vector), strict=True)
+    return _positive(vector) and all(slack[0] > 0 and at_most(row, slack) for row, slack in rows)
 
 
-def _state_row(A: NDArray[Any], i: int, z: Integers) -> Dyadic:
-    """Row i of (I − M(A)) z: z_i − A_ii z_i − Σ_{j≠i} |A_ij| z_j."""
-    row = _integers(A[i], "A")
-    signed = -np.abs(row.mantissas)
-    signed[i] = -row.mantissas[i]
-    return _add([_entry(z, i), _dot(Integers(signed, row.exponents), z)])
+def state_slacks(A: Matrix, z: Integers) -> Iterator[Dyadic]:
+    """Rows of (I − M) z."""
+    sums = row_sums(A, z, _majorant)
+    return (add(own, (-m, e)) for own, (m, e) in zip(entries(z), sums, strict=True))
 
 
-def _output_row(C: NDArray[Any], D: NDArray[Any] | None, k: int, z: Integers) -> Dyadic:
-    """Row k of |C| z + |D|1."""
-    row = _integers(C[k], "C")
-    gain = _dot(Integers(np.abs(row.mantissas), row.exponents), z)
-    return gain if D is None else _add([gain, _absolute_sum(D[k], "D")])
+def _measured(A: Any, x: Integers, factor: Dyadic) -> tuple[Iterator[Dyadic], Iterator[Dyadic]]:
+    """Rows of M x and of factor · x."""
+    matrix = read_matrix(A, "A", (len(x.m), len(x.m)))
+    return row_sums(matrix, x, _majorant), ((factor[0] * m, factor[1] + e) for m, e in entries(x))
 
 
-def _absolute_sum(values: NDArray[Any], name: str) -> Dyadic:
-    row = _integers(values, name)
-    one = Integers(np.ones_like(row.mantissas), np.zeros_like(row.exponents))
-    return _dot(Integers(np.abs(row.mantissas), row.exponents), one)
+def _outputs(C: Any, D: Any, z: ArrayLike, epsilon: ArrayLike | None) -> list[Dyadic]:
+    """Rows of |C| z + |D|ε."""
+    vector = read_vector(z, "z")
+    outputs = read_matrix(C, "C", (read_matrix(C, "C").shape[0], len(vector.m)))
+    gains = list(row_sums(outputs, vector, _absolute))
+    if D is None:
+        return gains
+    feed = read_matrix(D, "D", (len(gains), read_matrix(D, "D").shape[1]))
+    return list(map(add, gains, row_sums(feed, _epsilon(epsilon, feed.shape[1]), _absolute)))
 
 
-def _dot(x: Integers, y: Integers) -> Dyadic:
-    """Σ_j x_j y_j, every product shifted to the smallest exponent that occurs."""
-    used = (x.mantissas != 0) & (y.mantissas != 0)
-    if not used.any():
-        return 0, 0
-    exponents = (x.exponents + y.exponents)[used]
-    lowest = int(exponents.min())
-    products = map(mul, x.mantissas[used].tolist(), y.mantissas[used].tolist())
-    return sum(map(lshift, products, (exponents - lowest).tolist())), lowest
+def _pairs(C: Any, D: Any, z: ArrayLike, epsilon: ArrayLike | None) -> list[list[Dyadic]]:
+    """|C_i − C_j| z + |D_i − D_j|ε for all i and j, row by row."""
+    q = len(_outputs(C, D, z, epsilon))  # the shapes fit
+    parts = [(_full(read_matrix(C, "C")), read_vector(z, "z"))]
+    if D is not None:
+        feed = _full(read_matrix(D, "D"))
+        parts.append((feed, _epsilon(epsilon, feed.shape[1])))
+    rows: list[list[Dyadic]] = [[(0, 0)] * q for _ in range(q)]
+    for matrix, vector in parts:
+        repeated = Integers(np.tile(vector.m, q), np.tile(vector.e, q))
+        products, e = _products(integers(matrix.ravel(), "C or D"), repeated)
+        terms = np.array(products, dtype=object).reshape(matrix.shape)  # C_kj z_j, integers
+        for i in range(q):
+            differences = abs(terms - terms[i]).sum(axis=1).tolist()
+            rows[i] = [add(total, (m, e)) for total, m in zip(rows[i], differences, strict=True)]
+    return rows
 
 
-def _add(terms: list[Dyadic]) -> Dyadic:
+def _gains(B: Any, D: Any, Y: ArrayLike) -> list[list[Dyadic]]:
+    """Y|B| + |D|, row by row."""
+    duals = _floats(Y, "Y", 2)
+    q, n = duals.shape
+    inputs = _transposed(read_matrix(B, "B", (n, read_matrix(B, "B").shape[1])))
+    rows = [list(row_sums(inputs, integers(row, "Y"), _absolute)) for row in duals]
+    if D is None:
+        return rows
+    feed = _full(read_matrix(D, "D", (q, inputs.shape[0])))
+    return [list(map(add, row, _magnitudes(own, "D"))) for row, own in zip(rows, feed, strict=True)]
+
+
+Sign = Callable[[NDArray[np.int64], NDArray[np.bool_]], NDArray[np.int64]]
+"""What becomes of mantissas, given which of them are on the diagonal."""
+
+
+def _absolute(m: NDArray[np.int64], on_diagonal: NDArray[np.bool_]) -> NDArray[np.int64]:
+    return abs(m)
+
+
+def _majorant(m: NDArray[np.int64], on_diagonal: NDArray[np.bool_]) -> NDArray[np.int64]:
+    return np.where(on_diagonal, m, abs(m))
+
+
+def row_sums(matrix: Matrix, vector: Integers, sign: Sign) -> Iterator[Dyadic]:
+    """Σ_j sign(matrix_ij) vector_j for every row i."""
+    for first, counts, columns, values in _chunks(matrix):
+        m, e = integers(values, "the matrix")
+        rows = np.repeat(np.arange(first, first + len(counts)), counts)
+        factors = Integers(vector.m[columns], vector.e[columns])
+        products, shift = _products(Integers(sign(m, rows == columns), e), factors)
+        remaining = iter(products)
+        yield from ((sum(islice(remaining, count)), shift) for count in counts.tolist())
+
+
+def _products(x: Integers, y: Integers) -> tuple[list[int], int]:
+    """x_j y_j as integers times one power of two."""
+    nonzero = (x.m != 0) & (y.m != 0)
+    exponents = np.where(nonzero, x.e + y.e, 0)
+    lowest = int(exponents.min(initial=0))
+    products = map(mul, x.m.tolist(), y.m.tolist())
+    return list(map(lshift, products, (exponents - lowest).tolist())), lowest
+
+
+def _chunks(matrix: Matrix) -> Iterator[tuple[int, NDArray[Any], NDArray[Any], NDArray[Any]]]:
+    """First row, entries of every row, their columns, their values; some rows at a time."""
+    values, (m, n), columns, starts = matrix
+    if columns is None or starts is None:
+        step = max(_CHUNK // n, 1)
+        for i in range(0, m, step):
+            part = values[i : i + step]
+            yield i, np.full(len(part), n), np.tile(np.arange(n), len(part)), part.ravel()
+        return
+    i = 0
+    while i < m:
+        stop = max(int(np.searchsorted(starts, starts[i] + _CHUNK, "right")) - 1, i + 1)
+        here = slice(starts[i], starts[stop])
+        yield i, np.diff(starts[i : stop + 1]), columns[here], values[here]
+        i = stop
+
+
+def add(*terms: Dyadic) -> Dyadic:
     lowest = min(e for _, e in terms)
     return sum(m << (e - lowest) for m, e in terms), lowest
 
 
-def _difference(x: Dyadic, y: Dyadic) -> Dyadic:
-    return _add([x, (-y[0], y[1])])
+def at_most(x: Dyadic, y: Dyadic) -> bool:
+    return add(y, (-x[0], x[1]))[0] >= 0
 
 
-def _entry(values: Integers, i: int) -> Dyadic:
-    return int(values.mantissas[i]), int(values.exponents[i])
+def _all_at_most(rows: list[list[Dyadic]], limits: ArrayLike, name: str) -> bool:
+    claimed = _floats(limits, name, 2)
+    read_matrix(claimed, name, (len(rows), len(rows[0])))
+    return all(
+        all(map(at_most, row, entries(integers(own, name))))
+        for row, own in zip(rows, claimed, strict=True)
+    )
 
 
-def _is_positive(values: Integers) -> bool:
-    return bool((values.mantissas > 0).all())
+def entries(values: Integers) -> Iterable[Dyadic]:
+    return zip(values.m.tolist(), values.e.tolist(), strict=True)
+
+
+def _magnitudes(values: NDArray[Any], name: str) -> Iterable[Dyadic]:
+    numbers = integers(values, name)
+    return entries(Integers(abs(numbers.m), numbers.e))
+
+
+def _positive(values: Integers) -> bool:
+    return bool((values.m > 0).all())
 
 
 def _round_up(number: Dyadic) -> float:
@@ -203,7 +298,7 @@ def _round_up(number: Dyadic) -> float:
         return math.inf
 
 
-def _integers(values: NDArray[Any], name: str) -> Integers:
+def integers(values: NDArray[Any], name: str) -> Integers:
     """Integers m and e with values = m · 2**e, read off the bits of the floats."""
     fraction_bits, exponent_bits = _FORMATS[values.dtype.name]
     unsigned = np.dtype(f"u{values.dtype.itemsize}")
@@ -219,11 +314,76 @@ def _integers(values: NDArray[Any], name: str) -> Integers:
     return Integers(np.where(negative == 1, -magnitude, magnitude), np.maximum(exponent, 1) - bias)
 
 
-def _number(value: float, name: str) -> Dyadic:
+def read_number(value: Any, name: str) -> Dyadic:
     number = float(value)
-    if number != value and value == value:
-        raise ValueError(f"{name} is {value!r}, expected a float64; round it first.")
-    return _entry(_integers(np.array([number]), name), 0)
+    if number != value or not math.isfinite(number):
+        raise ValueError(f"{name} is {value!r}, expected a finite float64; round it first.")
+    (exact,) = entries(integers(np.array([number]), name))
+    return exact
+
+
+def ones(n: int) -> Integers:
+    return Integers(np.ones(n, np.int64), np.zeros(n, np.int64))
+
+
+def _epsilon(epsilon: ArrayLike | None, p: int) -> Integers:
+    radii = ones(p) if epsilon is None else read_vector(epsilon, "epsilon", p)
+    if (radii.m < 0).any():
+        raise ValueError("epsilon has negative entries, expected radii of at least zero.")
+    return radii
+
+
+def read_vector(values: ArrayLike, name: str, length: int | None = None) -> Integers:
+    array = _floats(values, name, 1)
+    if length is not None and len(array) != length:
+        raise ValueError(f"{name} has {len(array)} entries, expected {length}; check the shapes.")
+    return integers(array, name)
+
+
+def read_matrix(values: Any, name: str, shape: tuple[int, int] | None = None) -> Matrix:
+    """The matrix in native byte order, its bits unchanged, of this shape."""
+    if hasattr(values, "indptr"):
+        matrix = _sparse(values, name)
+    else:
+        array = _floats(values, name, 2)
+        matrix = Matrix(array, array.shape)
+    if shape is not None and matrix.shape != shape:
+        raise ValueError(f"{name} has shape {matrix.shape}, expected {shape}; check the weights.")
+    return matrix
+
+
+def _sparse(values: Any, name: str) -> Matrix:
+    starts, columns = (np.asarray(part, np.int64) for part in (values.indptr, values.indices))
+    m, n = values.shape
+    data = _floats(values.data, name, 1) if len(columns) else np.zeros(0)
+    ends = len(starts) == m + 1 and starts[0] == 0 and starts[-1] == len(columns) == len(data)
+    if not (m > 0 < n and ends and (np.diff(starts) >= 0).all()):
+        raise ValueError(f"{name} has starts that do not fit, expected a csr matrix; convert it.")
+    # Row by row, so that columns must increase within a row alone.
+    places = np.repeat(np.arange(m), np.diff(starts)) * n + columns
+    inside = bool(((columns >= 0) & (columns < n)).all())
+    if not (inside and (np.diff(places) > 0).all()):
+        raise ValueError(f"{name} has columns out of order, expected csr; call sum_duplicates().")
+    return Matrix(data, (m, n), columns, starts)
+
+
+def _transposed(matrix: Matrix) -> Matrix:
+    values, (m, n), columns, starts = matrix
+    if columns is None or starts is None:
+        return Matrix(values.T, (n, m))
+    order = np.argsort(columns, kind="stable")
+    rows = np.repeat(np.arange(m), np.diff(starts))
+    counts = np.bincount(columns, minlength=n)
+    return Matrix(values[order], (n, m), rows[order], np.concatenate([[0], np.cumsum(counts)]))
+
+
+def _full(matrix: Matrix) -> NDArray[Any]:
+    values, (m, _), columns, starts = matrix
+    if columns is None or starts is None:
+        return values
+    dense = np.zeros(matrix.shape, values.dtype)
+    dense[np.repeat(np.arange(m), np.diff(starts)), columns] = values
+    return dense
 
 
 def _floats(values: ArrayLike, name: str, ndim: int) -> NDArray[Any]:
@@ -235,20 +395,3 @@ def _floats(values: ArrayLike, name: str, ndim: int) -> NDArray[Any]:
             f"or float64 and {ndim} dimensions without a zero; convert it first."
         )
     return array.astype(array.dtype.newbyteorder("="), copy=False)
-
-
-def _check_shape(array: NDArray[Any], name: str, expected: tuple[int, int]) -> None:
-    if array.shape != expected:
-        raise ValueError(f"{name} has shape {array.shape}, expected {expected}; check the weights.")
-
-
-def _outputs(
-    C: ArrayLike, D: ArrayLike | None, n: int, p: int | None = None
-) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    outputs = _floats(C, "C", 2)
-    _check_shape(outputs, "C", (len(outputs), n))
-    if D is None:
-        return outputs, None
-    feed = _floats(D, "D", 2)
-    _check_shape(feed, "D", (len(outputs), feed.shape[1] if p is None else p))
-    return outputs, feed

@@ -5,39 +5,46 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import issparse
 
-from contraction_nets.certificates.document import save_certificate
+from contraction_nets.certificates.document import save_statement
 from contraction_nets.certificates.exact import exact_bound, prove_bound, prove_well_posed
-from contraction_nets.certificates.weights import ImplicitWeights
-from contraction_nets.certificates.witness import ScaledProgram, eliminated, well_posed_witnesses
-from contraction_nets.errors import NotWellPosedError, SolverError
-from contraction_nets.geometry.measures import (
-    OptimalWeights,
-    matrix_measure,
-    metzler_majorant,
-    optimal_weights,
-    spectral_abscissa,
+from contraction_nets.certificates.norms import induced_norm
+from contraction_nets.certificates.optimal import OptimalWeights, attained, optimal_weights
+from contraction_nets.certificates.rounding import rounded_up
+from contraction_nets.certificates.statements import (
+    GainMatrix,
+    LipschitzBound,
+    PairwiseGains,
+    Statement,
+    WeightedMeasure,
 )
+from contraction_nets.certificates.systems import system_of
+from contraction_nets.certificates.weights import ImplicitWeights
+from contraction_nets.certificates.witness import ScaledProgram, well_posed_witnesses
+from contraction_nets.errors import NotWellPosedError, SolverError
+from contraction_nets.geometry.measures import as_finite, matrix_measure, metzler_majorant
 from contraction_nets.solving.problems import LipschitzProblem
 from contraction_nets.solving.solution import Solution
 
 Array = NDArray[np.float64]
 
-_EIGENVALUE_LIMIT = 2000  # states; beyond, eigenvalues take longer than everything else
-_POWER_STEPS = 200
 _SMALL = float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True, eq=False)
 class LipschitzCertificate:
     """A proof that max|y(u) − y(v)| ≤ bound · max|u − v| for all inputs u and v.
+
+    With radii ε the bound holds where |u_j − v_j| ≤ ε_j instead.
 
     Attributes
     ----------
@@ -46,9 +53,10 @@ class LipschitzCertificate:
     bound : float
         In output units per input unit (pixels in [0, 1], say), rounded up.
     witness : (n,) array
-        z > 0 with (I − M) z > 0, (I − M) z ≥ |B|1 and |C| z + |D|1 ≤ bound: the proof.
+        z > 0 with (I − M) z > 0, (I − M) z ≥ |B|ε and |C| z + |D|ε ≤ bound: the proof.
     norm_product_bound : float
-        The bound ‖B‖∞‖C‖∞ / (1 − μ∞(A)₊) + ‖D‖∞ of [NEMON], rounded up; inf where μ∞(A) ≥ 1.
+        The bound ‖B‖∞‖C‖∞ / (1 − μ∞(A)₊) + ‖D‖∞ of [NEMON], times max ε, rounded up; inf where
+        μ∞(A) ≥ 1.
     measure : float
         μ∞(A), in float64.
     dual : (n,) array
@@ -59,6 +67,8 @@ class LipschitzCertificate:
         Dual objective: no witness can prove a bound below it (in float64, not proved).
     solver : str
         The backend that proposed witness and multipliers.
+    epsilon : (p,) array or None
+        Radii of the inputs; None stands for all ones.
     """
 
     weights: ImplicitWeights
@@ -70,6 +80,7 @@ class LipschitzCertificate:
     output_dual: Array
     dual_value: float
     solver: str
+    epsilon: Array | None = None
 
     @property
     def primal_dual_gap(self) -> float:
@@ -78,21 +89,43 @@ class LipschitzCertificate:
 
     @cached_property
     def gains(self) -> Array:
-        """Γ = |C|(I − M)⁻¹|B| + |D|, shape (q, p): |Δy| ≤ Γ|Δu| (in float64, not proved)."""
-        found = eliminated(self.weights.A)
-        if found is None:
-            raise _not_well_posed(self.weights.A, self.measure)
-        gains = ScaledProgram.of(self.weights, self.witness, found[1]).gains(self.weights)
-        return gains if self.weights.D is None else gains + np.abs(self.weights.D)
+        """Γ = |C|(I − M)⁻¹|B| + |D|, shape (q, p), rounded up: |Δy| ≤ Γ|Δu| entry by entry.
+
+        ``statement("gains")`` has the witness that proves it in exact arithmetic. Radii ε have no
+        part in it.
+        """
+        return self._gain_matrix.gains
+
+    @cached_property
+    def _gain_matrix(self) -> GainMatrix:
+        weights = self.weights
+        system = system_of(weights.A)
+        assert system is not None  # these weights were proved well-posed
+        v = next(v for v in well_posed_witnesses(system) if prove_well_posed(weights.A, v))
+        program = ScaledProgram.of(weights, None, v, system)
+        Y = next(program.output_witnesses(), None)
+        if Y is None:
+            raise SolverError(
+                "no witness in float64 seems to prove the gains, expected the entries of "
+                "|C|(I − M)⁻¹ in its range; rescale the inputs or the outputs."
+            )
+        gains = rounded_up(Y @ abs(weights.B.astype(np.float64)), weights.state_dim, Y.max())
+        if weights.D is not None:
+            D = _full(weights.D)
+            gains = rounded_up(gains + np.abs(D), 1, 0.0)
+        return GainMatrix(gains, v, Y)
 
     @cached_property
     def weighted(self) -> OptimalWeights:
-        """Weights η, the measure μ_{∞,η}(A) < 1 they attain, and the spectral abscissa of M(A).
-
-        In float64. Above 2000 states no eigenvalues are computed: η comes from a power
-        iteration, and `abscissa` is its upper bound, the measure.
-        """
-        return _weighted(self.weights.A, self.witness)
+        """Weights η, the measure μ_{∞,η}(A) < 1 they attain, and the spectral abscissa of M(A)."""
+        best = optimal_weights(self.weights.A)
+        eta = self.witness / self.witness.max()
+        with np.errstate(all="ignore"):
+            measure = matrix_measure(self.weights.A, eta) if (eta > 0).all() else math.inf
+        if measure < best.measure:
+            best = replace(best, eta=eta, measure=measure)
+        # Rounding can push a computed abscissa above what the weights attain.
+        return replace(best, abscissa=min(best.abscissa, best.measure))
 
     @property
     def measure_weighted(self) -> float:
@@ -115,30 +148,84 @@ class LipschitzCertificate:
         Returns
         -------
         (q, q) array
-            G_ij = |C_i − C_j| z + |D_i − D_j|1 with the witness z, rounded up; tighter than the
-            gains of y_i and y_j together. The diagonal is zero.
+            G_ij = |C_i − C_j| z + |D_i − D_j|ε with the witness z, rounded up; tighter than the
+            gains of y_i and y_j together. The diagonal is zero. ``statement("pairs")`` is the
+            same to be proved in exact arithmetic.
         """
-        C, z = self.weights.C.astype(np.float64), self.witness
-        D = self.weights.D
-        feed = np.zeros((len(C), 1)) if D is None else D.astype(np.float64)
+        C, z = _full(self.weights.C), self.witness
+        feed = np.zeros((len(C), 1)) if self.weights.D is None else _full(self.weights.D)
+        radii = np.ones(feed.shape[1]) if self.epsilon is None else self.epsilon
         gains = np.zeros((len(C), len(C)))
-        terms = C.shape[1] + feed.shape[1]
         with np.errstate(all="ignore"):
             for i in range(len(C)):
-                gains[i] = np.abs(C - C[i]) @ z + np.abs(feed - feed[i]).sum(axis=1)
-            # All terms are nonnegative, so that any order of summation has a relative error of
-            # at most one rounding per term, plus those of difference and product. Below the
-            # normal numbers a rounding, or a flush to zero, is absolute.
-            lost = terms * 2.0**-1021 * (1.0 + z.max())
-            gains = np.nextafter(gains * (1.0 + (terms + 8) * 2.0**-52) + lost, np.inf)
+                gains[i] = np.abs(C - C[i]) @ z
+                if self.weights.D is not None:
+                    gains[i] += np.abs(feed - feed[i]) @ radii
+        terms = C.shape[1] + feed.shape[1]
+        gains = rounded_up(gains, terms, max(z.max(), radii.max()))
         np.fill_diagonal(gains, 0.0)
         # Both triangles are valid; summed in another order they may differ in the last bit.
         return np.asarray(np.minimum(gains, gains.T))
 
+    @property
+    def worst_output(self) -> int:
+        """The output whose bound is largest (in float64)."""
+        with np.errstate(all="ignore"):
+            gains = abs(self.weights.C.astype(np.float64)) @ self.witness
+            if self.weights.D is not None:
+                D = abs(self.weights.D.astype(np.float64))
+                gains = gains + D @ (np.ones(D.shape[1]) if self.epsilon is None else self.epsilon)
+        return int(np.argmax(gains))
+
+    @property
+    def worst_pair(self) -> tuple[int, int]:
+        """The output and the input with the largest gain Γ_kj ε_j."""
+        gains = self.gains if self.epsilon is None else self.gains * self.epsilon
+        k, j = np.unravel_index(int(np.argmax(gains)), gains.shape)
+        return int(k), int(j)
+
+    def norm(self, p: float = math.inf, q: float = math.inf) -> float:
+        """Bound on the ℓp → ℓq Lipschitz constant that follows from the gains Γ, rounded up.
+
+        Parameters
+        ----------
+        p, q : float
+            At least one; ``math.inf`` for the maximum norm.
+
+        Returns
+        -------
+        float
+            In output units per input unit. For p = q = ∞ it is `bound` up to rounding.
+        """
+        return induced_norm(self.gains, p, q)
+
+    def statement(self, kind: str = "lipschitz") -> Statement:
+        """A statement with its witness, to be proved by anyone who has the weights.
+
+        Parameters
+        ----------
+        kind : {"lipschitz", "pairs", "gains", "measure"}
+            The bound, the pairwise gains, the gain matrix, or the weighted measure with a bound
+            on what any weights can attain.
+
+        Raises
+        ------
+        ValueError
+            Another kind.
+        """
+        made: dict[str, Callable[[], Statement]] = {
+            "lipschitz": lambda: LipschitzBound(self.bound, self.witness, self.epsilon),
+            "pairs": lambda: PairwiseGains(self.pairwise_gains(), self.witness, self.epsilon),
+            "gains": lambda: self._gain_matrix,
+            "measure": lambda: measure_statement(self.weights, self.weighted),
+        }
+        if kind not in made:
+            raise ValueError(f"got the statement {kind!r}, expected one of {', '.join(made)}.")
+        return made[kind]()
+
     def verify(self) -> bool:
         """Whether the witness proves the bound for the stored weights, in integer arithmetic."""
-        weights = self.weights
-        return prove_bound(weights.A, weights.B, weights.C, weights.D, self.witness, self.bound)
+        return self.statement().prove(self.weights)
 
     def as_dict(self) -> dict[str, Any]:
         """The object that ``contraction-nets certify --json`` prints; null where infinite."""
@@ -163,15 +250,21 @@ class LipschitzCertificate:
         """`as_dict` as JSON text."""
         return json.dumps(self.as_dict(), allow_nan=False)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the certificate as JSON, atomically; check it with `verify_document`.
+    def save(self, path: str | os.PathLike[str], kind: str = "lipschitz") -> None:
+        """Write a statement with its witness as JSON, atomically; check it with `verify_document`.
+
+        Parameters
+        ----------
+        path : path
+        kind : str
+            As in `statement`.
 
         Raises
         ------
         ValueError
-            The folder does not exist or cannot be written.
+            Another kind, or the folder does not exist or cannot be written.
         """
-        save_certificate(self, path)
+        save_statement(self.statement(kind), self.weights, path, self.as_dict())
 
 
 def lipschitz_certificate(
@@ -180,12 +273,13 @@ def lipschitz_certificate(
     C: ArrayLike | None = None,
     D: ArrayLike | None = None,
     *,
+    epsilon: ArrayLike | None = None,
     solver: str = "m_matrix",
     **options: Any,
 ) -> LipschitzCertificate:
     """Prove that a network is well-posed and bound its ℓ∞ → ℓ∞ Lipschitz constant (THEORY §4).
 
-    The bound is the optimum of ``min t  s.t.  (I − M) z ≥ |B|1,  |C| z + |D|1 ≤ t 1,  z ≥ 0``.
+    The bound is the optimum of ``min t  s.t.  (I − M) z ≥ |B|ε,  |C| z + |D|ε ≤ t 1,  z ≥ 0``.
     The solver's z is a proposal, refined, inflated by a few roundings and then proved in exact
     integer arithmetic: what is returned is proved, whoever solved. Next to the limit of
     well-posedness, and where products of weights leave the range of float64, the bound may
@@ -196,6 +290,9 @@ def lipschitz_certificate(
     ----------
     weights : ImplicitWeights or (n, n) array
         The network, or its state matrix A followed by B (n, p), C (q, n) and maybe D (q, p).
+    epsilon : float or (p,) array, optional
+        Radii of the inputs, in input units, not negative and not all zero: the bound is then on
+        |Δy| where |Δu_j| ≤ ε_j. All ones by default, which makes it a Lipschitz constant.
     solver : str
         Any of ``available_solvers("linear program")``.
     **options
@@ -208,7 +305,7 @@ def lipschitz_certificate(
     Raises
     ------
     ValueError
-        Malformed weights, an unknown option, or a bound above the largest float64.
+        Malformed weights or radii, an unknown option, or a bound above the largest float64.
     NotWellPosedError
         Well-posedness cannot be proved: the spectral abscissa of M(A) is not below one.
     UnknownSolverError, SolverError
@@ -221,18 +318,18 @@ def lipschitz_certificate(
     (6.0, True)
     """
     network = _as_weights(weights, B, C, D)
+    radii = None if epsilon is None else _radii(epsilon, network.input_dim)
     with np.errstate(all="ignore"):
         measure = matrix_measure(network.A)
-    found = eliminated(network.A)
-    if found is None:
+    system = system_of(network.A)
+    if system is None:
         raise _not_well_posed(network.A, measure)
-    K, factors = found
-    v = next((v for v in well_posed_witnesses(K, factors) if prove_well_posed(network.A, v)), None)
+    v = next((v for v in well_posed_witnesses(system) if prove_well_posed(network.A, v)), None)
     if v is None:
         raise _not_well_posed(network.A, measure)
-    program = ScaledProgram.of(network, v, factors)
+    program = ScaledProgram.of(network, radii, v, system)
     solution = _solved(program.problem, solver, options)
-    witness, bound = _proved(network, program, solution.point())
+    witness, bound = _proved(network, radii, program, solution.point())
     dual, output_dual = solution.dual, solution.output_dual
     if dual is None or output_dual is None:
         dual, output_dual = program.duals(witness)
@@ -240,13 +337,34 @@ def lipschitz_certificate(
         weights=network,
         bound=bound,
         witness=_read_only(witness),
-        norm_product_bound=_norm_product_bound(network),
+        norm_product_bound=_norm_product_bound(network, radii),
         measure=measure,
         dual=_read_only(program.unscaled_dual(dual)),
         output_dual=_read_only(output_dual),
         dual_value=program.dual_value(dual, output_dual),
         solver=solver,
+        epsilon=None if radii is None else _read_only(radii),
     )
+
+
+def measure_statement(weights: ImplicitWeights, optimal: OptimalWeights) -> WeightedMeasure:
+    """The measure that these weights η attain, and what no weights can, as a statement to prove."""
+    gamma = attained(weights.A, optimal.eta)
+    if not math.isfinite(optimal.lower):
+        return WeightedMeasure(gamma, optimal.eta)
+    return WeightedMeasure(gamma, optimal.eta, optimal.lower, optimal.x)
+
+
+def _radii(epsilon: ArrayLike, p: int) -> Array:
+    radii = as_finite(epsilon, "epsilon")
+    if radii.ndim == 0:
+        radii = np.full(p, float(radii))
+    if radii.shape != (p,) or not (radii >= 0).all() or not radii.any():
+        raise ValueError(
+            f"epsilon has shape {radii.shape} and minimum {radii.min(initial=math.inf):.3g}, "
+            f"expected {p} radii of at least zero, one of them above, in input units."
+        )
+    return radii
 
 
 def _as_weights(
@@ -264,7 +382,7 @@ def _as_weights(
         return weights
     if B is None or C is None:
         raise ValueError("got A without B or C, expected A, B and C; pass the three matrices.")
-    return ImplicitWeights(weights, B, C, D)  # type: ignore[arg-type]
+    return ImplicitWeights(weights, B, C, D)
 
 
 def _solved(problem: LipschitzProblem, solver: str, options: dict[str, Any]) -> Solution:
@@ -282,17 +400,17 @@ def _solved(problem: LipschitzProblem, solver: str, options: dict[str, Any]) -> 
 
 
 def _proved(
-    weights: ImplicitWeights, program: ScaledProgram, proposal: Array
+    weights: ImplicitWeights, radii: Array | None, program: ScaledProgram, proposal: Array
 ) -> tuple[Array, float]:
     """The first proposed witness that proves its own bound exactly."""
     for z in program.witnesses(proposal):
-        bound = exact_bound(weights.C, weights.D, z)
+        bound = exact_bound(weights.C, weights.D, z, radii)
         if not math.isfinite(bound):
             raise ValueError(
                 "the Lipschitz bound exceeds the largest float64, expected a smaller one; "
                 "rescale the inputs or the outputs."
             )
-        if prove_bound(weights.A, weights.B, weights.C, weights.D, z, bound):
+        if prove_bound(weights.A, weights.B, weights.C, weights.D, z, bound, radii):
             return z, bound
     raise SolverError(
         "no witness in float64 proves a bound although the weights are well-posed, expected the "
@@ -300,8 +418,8 @@ def _proved(
     )
 
 
-def _not_well_posed(A: NDArray[Any], measure: float) -> NotWellPosedError:
-    abscissa = _abscissa(A)
+def _not_well_posed(A: Any, measure: float) -> NotWellPosedError:
+    abscissa = optimal_weights(A).abscissa
     if abscissa < 1.0:
         reason = "too close to 1, or states of too different scales, for a proof in float64"
     else:
@@ -315,74 +433,38 @@ def _not_well_posed(A: NDArray[Any], measure: float) -> NotWellPosedError:
     )
 
 
-def _abscissa(A: NDArray[Any]) -> float:
-    """Spectral abscissa of M(A), or an upper bound on it where eigenvalues are out of reach."""
-    if len(A) <= _EIGENVALUE_LIMIT:
-        try:
-            return spectral_abscissa(A)
-        except np.linalg.LinAlgError:
-            pass
-    return _power_weights(A, np.ones(len(A))).abscissa
-
-
-def _weighted(A: NDArray[Any], witness: Array) -> OptimalWeights:
-    found = _power_weights(A, witness)
-    if len(A) > _EIGENVALUE_LIMIT:
-        return found
-    try:
-        with np.errstate(all="ignore"):
-            best = optimal_weights(A)
-    except (np.linalg.LinAlgError, ValueError):
-        return found
-    # Rounding can push a computed eigenvalue above what the witness proves.
-    abscissa = min(best.abscissa, found.measure, best.measure)
-    chosen = best if best.measure <= found.measure else found
-    return OptimalWeights(eta=chosen.eta, measure=chosen.measure, abscissa=abscissa)
-
-
-def _power_weights(A: NDArray[Any], start: Array) -> OptimalWeights:
-    """The best weights met by a power iteration on M(A), shifted to be nonnegative."""
-    M = metzler_majorant(A)
-    shift = 1.0 + max(0.0, -float(np.diagonal(M).min()))
-    eta = best = start / start.max()
-    measure = math.inf
-    with np.errstate(all="ignore"):
-        for _ in range(_POWER_STEPS):
-            product = M @ eta
-            # A weight that has underflowed to zero ends the iteration through NaN or Inf.
-            here = float((product / eta).max())
-            if not here < math.inf:
-                break
-            if here < measure:
-                measure, best = here, eta
-            eta = product + shift * eta
-            eta = eta / eta.max()
-    return OptimalWeights(eta=best, measure=measure, abscissa=measure)
-
-
-def _norm_product_bound(weights: ImplicitWeights) -> float:
-    """‖B‖∞‖C‖∞ / (1 − μ∞(A)₊) + ‖D‖∞, every rounding upwards."""
+def _norm_product_bound(weights: ImplicitWeights, radii: Array | None) -> float:
+    """‖B‖∞‖C‖∞ / (1 − μ∞(A)₊) + ‖D‖∞, times max ε, every rounding upwards."""
     M = metzler_majorant(weights.A)
     try:
         slack = 1 - Fraction(max(_largest_row_sum(M), 0.0))
         if slack <= 0:
             return math.inf
         norms = [
-            Fraction(_largest_row_sum(np.abs(matrix)))
+            Fraction(_largest_row_sum(abs(matrix)))
             for matrix in (weights.B, weights.C, weights.D)
             if matrix is not None
         ]
         exact = norms[0] * norms[1] / slack + sum(norms[2:])
+        exact *= 1 if radii is None else Fraction(float(radii.max()))
         nearest = float(exact)
     except OverflowError:
         return math.inf
     return nearest if Fraction(nearest) >= exact else math.nextafter(nearest, math.inf)
 
 
-def _largest_row_sum(matrix: NDArray[Any]) -> float:
+def _largest_row_sum(matrix: Any) -> float:
     """Largest row sum, rounded up; OverflowError where it is out of range."""
-    largest = max(math.fsum(row) for row in matrix.tolist())
-    return largest if not matrix.any() else math.nextafter(largest, math.inf)
+    rows = (
+        np.split(matrix.data, matrix.indptr[1:-1]) if issparse(matrix) else (row for row in matrix)
+    )
+    largest = max(math.fsum(row.tolist()) for row in rows)
+    return largest if largest == 0 else math.nextafter(largest, math.inf)
+
+
+def _full(matrix: Any) -> Array:
+    dense: Array = (matrix.toarray() if issparse(matrix) else matrix).astype(np.float64)
+    return dense
 
 
 def _finite(value: float) -> float | None:

@@ -6,17 +6,24 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
+from scipy.sparse import csr_array, issparse
 
 if TYPE_CHECKING:
     from contraction_nets.nn.layers import ImplicitNetwork
 
+Matrix = Any
+"""An array, or a scipy.sparse.csr_array."""
+
+_SMALL = ("bool", "int8", "uint8", "int16", "uint16", "float16", "float32")
+"""Dtypes that float32 holds exactly."""
+_CHUNK = 2**20  # entries hashed at a time
 _PARAMETERS = {"leaky_relu": 0.01, "elu": 1.0}
 """Activations with a parameter, and its default."""
 _PLAIN = ("relu", "tanh", "sigmoid", "softplus")
@@ -72,13 +79,14 @@ class ImplicitWeights:
 
     Parameters
     ----------
-    A : (n, n) array
-        State matrix.
-    B : (n, p) array
+    A : (n, n) matrix
+        State matrix. It and the other matrices are arrays or scipy.sparse matrices, which are
+        stored as `scipy.sparse.csr_array`.
+    B : (n, p) matrix
         Input matrix.
-    C : (q, n) array
+    C : (q, n) matrix
         Output matrix.
-    D : (q, p) array, optional
+    D : (q, p) matrix, optional
         Feed-through.
     b : (n,) array, optional
         State bias; it has no part in any Lipschitz bound.
@@ -94,10 +102,10 @@ class ImplicitWeights:
         slopes leave [0, 1].
     """
 
-    A: NDArray[Any]
-    B: NDArray[Any]
-    C: NDArray[Any]
-    D: NDArray[Any] | None = None
+    A: Matrix
+    B: Matrix
+    C: Matrix
+    D: Matrix | None = None
     b: NDArray[Any] | None = None
     c: NDArray[Any] | None = None
     activation: str = "relu"
@@ -111,16 +119,16 @@ class ImplicitWeights:
         for name, ndim in (("A", 2), ("B", 2), ("C", 2)):
             if getattr(self, name).ndim != ndim:
                 _refuse_shape(name, getattr(self, name), "two dimensions")
-        n, p, q = len(self.A), self.B.shape[1], len(self.C)
+        n, p, q = self.state_dim, self.input_dim, self.output_dim
         expected = {"A": (n, n), "B": (n, p), "C": (q, n), "D": (q, p), "b": (n,), "c": (q,)}
         for name, array in self.arrays().items():
-            if array.shape != expected[name] or array.size == 0:
+            if array.shape != expected[name] or 0 in array.shape:
                 _refuse_shape(name, array, _wanted(expected[name]))
 
     @property
     def state_dim(self) -> int:
         """Number of states n."""
-        return len(self.A)
+        return int(self.A.shape[0])
 
     @property
     def input_dim(self) -> int:
@@ -130,26 +138,38 @@ class ImplicitWeights:
     @property
     def output_dim(self) -> int:
         """Number of outputs q."""
-        return len(self.C)
+        return int(self.C.shape[0])
 
     @property
     def shapes(self) -> dict[str, list[int]]:
         """Shape of every array that is there, by name."""
         return {name: list(array.shape) for name, array in self.arrays().items()}
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        """The arrays that are there, by name, in the order A, B, C, D, b, c."""
+    def arrays(self) -> dict[str, Matrix]:
+        """The arrays and sparse matrices that are there, by name, in the order A, B, C, D, b, c."""
         named = {name: getattr(self, name) for name in ("A", "B", "C", "D", "b", "c")}
         return {name: array for name, array in named.items() if array is not None}
 
+    @property
+    def is_sparse(self) -> bool:
+        """Whether A is stored as a sparse matrix."""
+        return bool(issparse(self.A))
+
     @cached_property
     def sha256(self) -> str:
-        """Hash over the activation and the name, dtype, shape and bytes of every array."""
+        """Hash over the activation and the name, dtype, shape and entries of every array.
+
+        Entries that are +0.0 do not count, so that a sparse matrix and the same one in full
+        have the same hash.
+        """
         digest = hashlib.sha256(f"activation {self.activation}\n".encode())
         for name, array in self.arrays().items():
-            little = array.astype(array.dtype.newbyteorder("<"), copy=False)
             digest.update(f"{name} {array.dtype.name} {array.shape}\n".encode())
-            digest.update(little.tobytes())
+            places, values = hashlib.sha256(), hashlib.sha256()
+            for place, value in _entries(array):
+                places.update(place.astype("<i8", copy=False).tobytes())
+                values.update(value.astype(value.dtype.newbyteorder("<"), copy=False).tobytes())
+            digest.update(places.digest() + values.digest())
         return digest.hexdigest()
 
     @classmethod
@@ -215,8 +235,23 @@ def _wanted(shape: tuple[int, ...]) -> str:
     return str(shape) if all(shape) else "at least one row and column"
 
 
-def _stored(values: ArrayLike, name: str) -> NDArray[Any]:
+def _entries(array: Matrix) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
+    """Places, row by row, and values of the entries that are not +0.0, some at a time."""
+    if issparse(array):
+        rows = np.repeat(np.arange(array.shape[0]), np.diff(array.indptr))
+        yield rows * array.shape[1] + array.indices, array.data
+        return
+    flat = array.ravel()
+    bits = flat.view(f"u{flat.itemsize}")
+    for start in range(0, flat.size, _CHUNK):
+        place = np.flatnonzero(bits[start : start + _CHUNK]) + start
+        yield place, flat[place]
+
+
+def _stored(values: Any, name: str) -> Matrix:
     """A read-only copy in native float32 or float64, equal to the values."""
+    if issparse(values):
+        return _stored_sparse(values, name)
     try:
         raw = np.asarray(values)
     except Exception as error:  # array-likes raise whatever they like
@@ -224,17 +259,16 @@ def _stored(values: ArrayLike, name: str) -> NDArray[Any]:
             f"{name} cannot be read as an array, expected one of real numbers; "
             "detach tensors that require a gradient."
         ) from error
-    small = raw.dtype.name in ("bool", "int8", "uint8", "int16", "uint16", "float16", "float32")
     if raw.dtype.kind not in "biuf" or raw.dtype.itemsize > 8:
         raise ValueError(
             f"{name} has dtype {raw.dtype}, expected float32 or float64; convert it first."
         )
-    array = np.array(raw, dtype=np.float32 if small else np.float64, order="C")
+    array = np.array(raw, dtype=np.float32 if raw.dtype.name in _SMALL else np.float64, order="C")
     if not np.isfinite(array).all():
         raise ValueError(f"{name} contains NaN or Inf, expected finite entries; clean it first.")
     # Compared as Python integers: numpy would compare int64 with float64 after rounding.
     if (
-        not small
+        raw.dtype.name not in _SMALL
         and raw.dtype.kind in "iu"
         and [int(v) for v in array.flat] != raw.ravel().tolist()
     ):
@@ -246,7 +280,31 @@ def _stored(values: ArrayLike, name: str) -> NDArray[Any]:
     return array
 
 
-def _refuse_shape(name: str, array: NDArray[Any], expected: str) -> None:
+def _stored_sparse(values: Any, name: str) -> csr_array:
+    """The same by rows, columns in order, no entry twice and none that is zero."""
+    if values.ndim != 2:
+        _refuse_shape(name, values, "two dimensions")
+    rows = values.tocsr()
+    try:
+        rows.check_format(full_check=True)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} is a damaged sparse matrix ({error}), expected one whose indices fit its "
+            "shape; build it again."
+        ) from error
+    # The data are converted first: duplicates are added in the dtype that is stored.
+    data = _stored(rows.data, name)
+    stored = csr_array((data.copy(), rows.indices.copy(), rows.indptr.copy()), shape=rows.shape)
+    stored.sum_duplicates()
+    stored.eliminate_zeros()
+    if not np.isfinite(stored.data).all():
+        raise ValueError(f"{name} has duplicates whose sum is not finite, expected finite entries.")
+    for part in (stored.data, stored.indices, stored.indptr):
+        part.setflags(write=False)
+    return stored
+
+
+def _refuse_shape(name: str, array: Matrix, expected: str) -> NoReturn:
     raise ValueError(
         f"{name} has shape {array.shape}, expected {expected}; "
         "A is (n, n), B (n, p), C (q, n), D (q, p), b (n,), c (q,)."

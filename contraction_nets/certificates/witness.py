@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csr_array, eye_array, issparse
 
-from contraction_nets.certificates.elimination import eliminate, solve_factored
+from contraction_nets.certificates.systems import System
 from contraction_nets.certificates.weights import ImplicitWeights
-from contraction_nets.geometry.measures import metzler_majorant
 from contraction_nets.solving.problems import LipschitzProblem
 
 Array = NDArray[np.float64]
@@ -25,28 +25,16 @@ _ROUNDING = 2.0**-50
 _LOWEST = -1000  # smallest exponent of a witness: all of its entries stay normal numbers
 
 
-def eliminated(A: NDArray[Any]) -> tuple[Array, Array] | None:
-    """K = I − M(A) and its elimination, or None where K is seen to be no M-matrix."""
-    K = np.eye(len(A)) - metzler_majorant(A)
-    factors = eliminate(K)
-    return None if factors is None else (K, factors)
-
-
-def well_posed_witnesses(K: Array, factors: Array) -> Iterator[Array]:
+def well_posed_witnesses(system: System) -> Iterator[Array]:
     """Proposals for v > 0 with (I − M(A)) v > 0.
-
-    Parameters
-    ----------
-    K, factors : (n, n) arrays
-        I − M(A) and its elimination.
 
     Yields
     ------
     (n,) array
         About the solution of (I − M) v = diag(I − M), which is at least one in every component.
     """
-    diagonal = np.diagonal(K)
-    yield from _inflations(K, factors, _refined(K, factors, diagonal), diagonal)
+    diagonal = system.K.diagonal()
+    yield from _inflations(system, system.refined(diagonal), diagonal)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,45 +49,49 @@ class ScaledProgram:
     ----------
     problem : LipschitzProblem
         Scaled data; its largest right-hand side and largest gain are of order one.
-    K, factors : (n, n) arrays
-        I − M in these units, and its elimination.
+    system : System
+        That of I − M in these units.
     state_exponents : (n,) integer array
     input_exponent, output_exponent : int
         Units of the input and of the bound.
     """
 
     problem: LipschitzProblem
-    K: Array
-    factors: Array
+    system: System
     state_exponents: Exponents
     input_exponent: int
     output_exponent: int
 
     @classmethod
-    def of(cls, weights: ImplicitWeights, v: Array, factors: Array) -> ScaledProgram:
+    def of(
+        cls, weights: ImplicitWeights, epsilon: Array | None, v: Array, system: System
+    ) -> ScaledProgram:
         """The program in the units of v, a witness that these weights are well-posed.
 
-        `factors` is the elimination of I − M in the units of the network.
+        `epsilon` are the radii of the inputs, all ones where it is None; `system` is that of
+        I − M in the units of the network.
         """
         B, C = _magnitudes(weights.B), _magnitudes(weights.C)
-        D = np.zeros((len(C), 1)) if weights.D is None else _magnitudes(weights.D)
+        D = csr_array((C.shape[0], B.shape[1])) if weights.D is None else _magnitudes(weights.D)
         states = np.frexp(v)[1].astype(np.int64)
-        inputs = _largest_exponent(_exponents(B.max(axis=1)) - states)
+        radii = np.zeros(B.shape[1], np.int64) if epsilon is None else _exponents(epsilon)
+        inputs = _largest_exponent(_largest(B, radii) - states)
         outputs = _largest_exponent(
-            np.append(_exponents(C.max(axis=0)) + states + inputs, _exponents(D.max()))
+            np.append(_largest(C, states + inputs), _largest(D, radii).max())
         )
-        M = metzler_majorant(weights.A)
+        factors = np.ones(B.shape[1]) if epsilon is None else epsilon
         with np.errstate(all="ignore"):
-            M = np.ldexp(M, states - states[:, None])
-            factors = np.asfortranarray(np.ldexp(factors, states - states[:, None]))
-            K = np.eye(len(M)) - M
+            scaled = system.scaled(states)
+            one: Any = eye_array(len(v), format="csr")
+            if not issparse(scaled.K):
+                one, C = one.toarray(), C.toarray() if issparse(C) else C
             problem = LipschitzProblem(
-                M=M,
-                b=np.ldexp(B, -(states[:, None] + inputs)).sum(axis=1),
-                C=np.ldexp(C, states + (inputs - outputs)),
-                d=np.ldexp(D, -outputs).sum(axis=1),
+                M=one - scaled.K,
+                b=_weighted_sums(B, -(states + inputs), factors),
+                C=_shifted(C, np.full(C.shape[0], inputs - outputs), states),
+                d=_weighted_sums(D, np.full(D.shape[0], -outputs), factors),
             )
-        return cls(problem, K, factors, states, inputs, outputs)
+        return cls(problem, scaled, states, inputs, outputs)
 
     def witnesses(self, proposal: Array) -> Iterator[Array]:
         """Proposals for z in the units of the network, tightest first.
@@ -111,25 +103,29 @@ class ScaledProgram:
         with np.errstate(all="ignore"):
             # Where no input arrives z is zero and proves nothing: it gets the smallest input.
             floor = np.ldexp(1.0, np.maximum(_LOWEST - units, -900))
-            z = _refined(self.K, self.factors, b, start=proposal)
+            z = self.system.refined(b, start=proposal)
             # Rounding noise of the proposal in such a state would be amplified like an input.
-            z = np.where(solve_factored(self.factors, b) > 0, z, 0.0)
+            z = np.where(self.system.solve(b) > 0, z, 0.0)
             if (z < floor).any():
-                b = np.where(z < floor, np.maximum(b, floor * np.diagonal(self.K)), b)
-                z = _refined(self.K, self.factors, b)
-        for inflated in _inflations(self.K, self.factors, z, b):
+                b = np.where(z < floor, np.maximum(b, floor * self.system.K.diagonal()), b)
+                z = self.system.refined(b)
+        for inflated in _inflations(self.system, z, b):
             with np.errstate(all="ignore"):
                 candidate = np.ldexp(inflated, units)
             if np.isfinite(candidate).all():
                 yield candidate
 
-    def gains(self, weights: ImplicitWeights) -> Array:
-        """|C| (I − M)⁻¹ |B|, shape (q, p)."""
-        B = _magnitudes(weights.B)
-        with np.errstate(all="ignore"):
-            scaled = np.ldexp(B, -(self.state_exponents[:, None] + self.input_exponent))
-            left = solve_factored(self.factors, self.problem.C.T, transposed=True)
-            return np.ldexp(left.T @ scaled, self.output_exponent)
+    def output_witnesses(self) -> Iterator[Array]:
+        """Proposals for Y with Y (I − M) ≥ |C| in the units of the network, tightest first."""
+        system = self.system.transposed()
+        C = self.problem.C
+        right = np.ascontiguousarray((C.toarray() if issparse(C) else C).T)
+        shift = self.output_exponent - self.input_exponent - self.state_exponents
+        for inflated in _inflations(system, system.refined(right), right, strict=False):
+            with np.errstate(all="ignore"):
+                Y = np.ldexp(inflated.T, shift)
+            if np.isfinite(Y).all():
+                yield Y
 
     def duals(self, witness: Array) -> tuple[Array, Array]:
         """Multipliers, in the units of the program, that are optimal beside this witness.
@@ -138,9 +134,9 @@ class ScaledProgram:
         """
         with np.errstate(all="ignore"):
             z = np.ldexp(witness, -(self.state_exponents + self.input_exponent))
-            k = int(np.argmax(self.problem.C @ z + self.problem.d))
-        dual = solve_factored(self.factors, self.problem.C[k], transposed=True)
-        return dual, np.eye(len(self.problem.d))[k]
+            selected = np.zeros(len(self.problem.d))
+            selected[np.argmax(self.problem.C @ z + self.problem.d)] = 1.0
+        return self.system.transposed().solve(self.problem.C.T @ selected), selected
 
     def dual_value(self, dual: Array, output_dual: Array) -> float:
         """The dual objective in the units of the network."""
@@ -155,40 +151,29 @@ class ScaledProgram:
             return np.ldexp(dual, shift)
 
 
-def _inflations(K: Array, factors: Array, z: Array, b: Array) -> Iterator[Array]:
-    """z + δ (I − M)⁻¹ w with growing δ, where it seems to satisfy (I − M) z > b.
+def _inflations(system: System, z: Array, b: Array, *, strict: bool = True) -> Iterator[Array]:
+    """z + δ K⁻¹ w with growing δ, where it seems to satisfy K z > b (or ≥ b).
 
-    w = |I − M| z + b is the scale of the rounding errors row by row, so that δ w beats them with
+    w = |K| z + b is the scale of the rounding errors row by row, so that δ w beats them with
     a δ of a few roundings in all rows alike.
     """
     with np.errstate(all="ignore"):
-        direction = solve_factored(factors, np.abs(K) @ z + b)
+        direction = system.solve(abs(system.K) @ z + b)
     for step in range(17):
         # Entered anew each time: around a yield it would also cover whoever iterates.
         with np.errstate(all="ignore"):
             inflated = z + _ROUNDING * 8.0**step * direction
-            plausible = np.isfinite(inflated).all() and (K @ inflated > b).all()
+            slack = system.K @ inflated - b
+            plausible = np.isfinite(inflated).all() and (slack > 0 if strict else slack >= 0).all()
         if plausible:
             yield inflated
 
 
-def _refined(K: Array, factors: Array, right: Array, start: Array | None = None) -> Array:
-    """Solution of K x = right, refined until rounding is all that is left of the residual."""
-    with np.errstate(all="ignore"):
-        x = solve_factored(factors, right) if start is None else start
-        for _ in range(10):
-            residual = right - K @ x
-            if not (np.abs(residual) > _ROUNDING * (np.abs(K) @ np.abs(x) + np.abs(right))).any():
-                break
-            x = x + solve_factored(factors, residual)
-    return x
+def _magnitudes(values: Any) -> Any:
+    return abs(values.astype(np.float64))
 
 
-def _magnitudes(values: NDArray[Any]) -> Array:
-    return np.abs(values.astype(np.float64))
-
-
-def _exponents(values: Array | np.float64) -> Exponents:
+def _exponents(values: Any) -> Exponents:
     """Binary exponents; far below that of any float for zeros."""
     return np.where(values == 0, -(2**20), np.frexp(values)[1]).astype(np.int64)
 
@@ -197,3 +182,29 @@ def _largest_exponent(exponents: Exponents) -> int:
     """The largest, or zero where every number is zero."""
     largest = int(exponents.max())
     return largest if largest > -(2**19) else 0
+
+
+def _largest(matrix: Any, columns: Exponents) -> Exponents:
+    """Largest exponent in every row of a nonnegative matrix whose column j has units 2**columns."""
+    if not issparse(matrix):
+        return np.asarray((_exponents(matrix) + columns).max(axis=1))
+    exponents = _exponents(matrix.data) + columns[matrix.indices]
+    largest = np.full(matrix.shape[0], -(2**20), np.int64)
+    np.maximum.at(largest, np.repeat(np.arange(len(largest)), np.diff(matrix.indptr)), exponents)
+    return largest
+
+
+def _shifted(matrix: Any, rows: Exponents, columns: Exponents) -> Any:
+    """The matrix with entry (i, j) times 2**(rows[i] + columns[j])."""
+    if not issparse(matrix):
+        return np.ldexp(matrix, rows[:, None] + columns)
+    each_row = np.repeat(rows, np.diff(matrix.indptr))
+    data = np.ldexp(matrix.data, each_row + columns[matrix.indices])
+    return csr_array((data, matrix.indices, matrix.indptr), shape=matrix.shape)
+
+
+def _weighted_sums(matrix: Any, rows: Exponents, factors: Array) -> Array:
+    """Row i of matrix @ factors, times 2**rows[i]; no product overflows that should not."""
+    exponents = np.frexp(factors)[1].astype(np.int64)
+    scaled = _shifted(matrix, rows, exponents)
+    return np.asarray(scaled @ np.ldexp(factors, -exponents))

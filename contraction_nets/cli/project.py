@@ -32,8 +32,9 @@ def project(
     from scipy.linalg import norm
 
     from contraction_nets import project as project_matrix
+    from contraction_nets.certificates.optimal import optimal_weights
     from contraction_nets.certificates.weights import ImplicitWeights
-    from contraction_nets.geometry.measures import as_weights, matrix_measure, optimal_weights
+    from contraction_nets.geometry.measures import as_weights, matrix_measure
 
     if out.suffix.lower() not in SUFFIXES:
         raise ValueError(f"got the file {out.name}, expected the suffix {' or '.join(SUFFIXES)}.")

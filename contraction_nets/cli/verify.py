@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,18 +18,21 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Check a certificate in exact integer arithmetic: exit code 0 proved, 1 not proved."""
-    from contraction_nets.certificates.document import load_certificate
+    from contraction_nets.certificates.document import load_certificate, plain
 
     document = load_certificate(certificate)
     network = read(weights, keys)
     objection = document.objection(network)
+    statement = document.statement
+    claims = {name: plain(value) for name, value in statement.part(statement.claims).items()}
     if as_json:
         print_json(
             {
                 "proved": objection is None,
                 "objection": objection,
-                "bound": document.bound,
-                "statement": document.statement,
+                "kind": statement.kind,
+                "statement": statement.text,
+                **claims,
                 "assumptions": document.assumptions,
                 "weights_sha256": network.sha256,
             }
@@ -44,10 +47,21 @@ def verify(
         f"{certificate} for {weights}",
         [
             ("proved", "yes, in exact integer arithmetic"),
-            ("statement", document.statement),
-            ("bound", f"{document.bound!r} (ℓ∞ → ℓ∞)"),
+            ("statement", statement.text),
+            *((name, _shown(value)) for name, value in claims.items()),
             ("assumed", f"φ = {assumed['activation']}, its slopes in {assumed['slopes']}"),
             ("units", assumed["units"]),
             ("sha256", network.sha256),
         ],
     )
+
+
+def _shown(value: Any) -> str:
+    """A number to the last bit, or the size and the extremes of an array."""
+    if not isinstance(value, list):
+        return repr(value)
+    import numpy as np
+
+    array = np.array(value)
+    size = " × ".join(map(str, array.shape))
+    return f"{size} numbers from {array.min():.6g} to {array.max():.6g} (all of them: --json)"

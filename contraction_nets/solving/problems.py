@@ -9,10 +9,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import issparse
 
 from contraction_nets.geometry.measures import as_finite
 from contraction_nets.geometry.rows import Rows
@@ -147,25 +148,29 @@ class LipschitzProblem(Problem):
 
     Parameters
     ----------
-    M : (n, n) array
+    M : (n, n) array or csr_array
         Metzler majorant of A.
     b : (n,) array
         Row sums |B| 1.
-    C : (q, n) array
+    C : (q, n) array or csr_array
         |C|.
     d : (q,) array
         Row sums |D| 1.
     """
 
-    M: Array
+    M: Any
     b: Array
-    C: Array
+    C: Any
     d: Array
     kind = "linear program"
 
     def __post_init__(self) -> None:
         for name in ("M", "b", "C", "d"):
-            object.__setattr__(self, name, as_finite(getattr(self, name), name))
+            value = getattr(self, name)
+            if issparse(value):
+                as_finite(value.data, name)
+            else:
+                object.__setattr__(self, name, as_finite(value, name))
         n, q = len(self.b), len(self.d)
         if self.M.shape != (n, n) or self.C.shape != (q, n):
             raise ValueError(

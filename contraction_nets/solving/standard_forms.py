@@ -29,7 +29,9 @@ class LinearProgram:
     @classmethod
     def of(cls, problem: LipschitzProblem) -> LinearProgram:
         n, q = len(problem.b), len(problem.d)
-        state = sparse.hstack([sparse.csc_matrix(problem.M - np.eye(n)), sparse.csc_matrix((n, 1))])
+        state = sparse.hstack(
+            [sparse.csc_matrix(problem.M) - sparse.eye(n), sparse.csc_matrix((n, 1))]
+        )
         output = sparse.hstack([sparse.csc_matrix(problem.C), sparse.csc_matrix(-np.ones((q, 1)))])
         bounds = sparse.hstack([-sparse.eye(n), sparse.csc_matrix((n, 1))])
         return cls(

@@ -12,6 +12,7 @@ from safetensors import safe_open
 
 from contraction_nets.certificates.document import load_certificate
 from contraction_nets.certificates.lipschitz import lipschitz_certificate
+from contraction_nets.certificates.statements import LipschitzBound
 from contraction_nets.certificates.weights import ImplicitWeights
 from contraction_nets.errors import NotWellPosedError, SolverError
 from contraction_nets.geometry.measures import as_finite, as_weights
@@ -97,7 +98,7 @@ def check_certificate(path: Path, model: Model | None) -> Proof:
     Raises
     ------
     ValueError
-        The file is no certificate.
+        The file is no certificate, or one of another statement.
     """
     document = load_certificate(path) if path.exists() else None
     if document is None or model is None:
@@ -107,18 +108,24 @@ def check_certificate(path: Path, model: Model | None) -> Proof:
         return Proof(
             "missing", f"There is no {' and no '.join(absent)} in this folder: nothing is proved."
         )
-    bound = at_most(document.bound)
+    claim = document.statement
+    if not isinstance(claim, LipschitzBound) or claim.epsilon is not None:
+        raise ValueError(
+            f"{path} states something else ({claim.text}), expected the Lipschitz bound of this "
+            "run; restore it."
+        )
+    bound = at_most(claim.bound)
     if document.verify(model.weights):
         return Proof(
             "proved",
             f"No output moves by more than {bound} per unit of input, both measured by their "
             "largest entry: proved for the model in this folder, in exact integer arithmetic, "
             "when this page was written.",
-            document.bound,
+            claim.bound,
         )
     return Proof(
         "not proved",
         f"The certificate claims that no output moves by more than {bound} per unit of input, but "
         "it does not prove this for the model in this folder: one of the two files was changed.",
-        document.bound,
+        claim.bound,
     )

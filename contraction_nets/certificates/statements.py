@@ -1,0 +1,269 @@
+"""What a certificate can state, each with its witness and the proof that decides it.
+
+A statement is a frozen dataclass of numbers: what is claimed, and what proves it. Adding one is
+adding a class; the file format, `verify` and the command line follow from its fields.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contraction_nets.certificates import exact
+from contraction_nets.certificates.exact_equilibrium import prove_equilibrium
+
+if TYPE_CHECKING:
+    from contraction_nets.certificates.weights import ImplicitWeights
+
+Array = NDArray[np.float64]
+
+
+class Statement(ABC):
+    """A claim about weights, and a witness of it."""
+
+    kind: ClassVar[str]
+    """Its name in files and on the command line."""
+    norms: ClassVar[str] = "linf->linf"
+    claims: ClassVar[dict[str, int]]
+    """Field → number of its dimensions; one that is None is left out of the file."""
+    witnesses: ClassVar[dict[str, int]]
+
+    @property
+    @abstractmethod
+    def text(self) -> str:
+        """The claim in words, about the names in `claims`."""
+
+    @abstractmethod
+    def prove(self, weights: ImplicitWeights) -> bool:
+        """Whether the witness proves the claim for these weights, in exact arithmetic.
+
+        Raises
+        ------
+        ValueError
+            Shapes that do not fit these weights.
+        """
+
+    def part(self, names: dict[str, int]) -> dict[str, Any]:
+        """The fields of these names that are there."""
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+
+@dataclass(frozen=True, eq=False)
+class LipschitzBound(Statement):
+    """No output moves by more than `bound` while no input j moves by more than ε_j.
+
+    Attributes
+    ----------
+    bound : float
+        In output units; without ε per unit of input.
+    z : (n,) array
+    epsilon : (p,) array, optional
+        In input units.
+    """
+
+    kind = "lipschitz"
+    claims: ClassVar = {"bound": 0, "epsilon": 1}
+    witnesses: ClassVar = {"z": 1}
+
+    bound: float
+    z: Array
+    epsilon: Array | None = None
+
+    @property
+    def text(self) -> str:
+        return f"well-posed, and max|y(u) - y(v)| <= bound * {_size(self.epsilon)}"
+
+    def prove(self, weights: ImplicitWeights) -> bool:
+        return exact.prove_bound(*_matrices(weights), self.z, self.bound, self.epsilon)
+
+
+@dataclass(frozen=True, eq=False)
+class PairwiseGains(Statement):
+    """No difference y_i − y_j moves by more than gains_ij while no input j moves by more than ε_j.
+
+    Attributes
+    ----------
+    gains : (q, q) array
+        In output units; without ε per unit of input.
+    z : (n,) array
+    epsilon : (p,) array, optional
+        In input units.
+    """
+
+    kind = "pairs"
+    claims: ClassVar = {"gains": 2, "epsilon": 1}
+    witnesses: ClassVar = {"z": 1}
+
+    gains: Array
+    z: Array
+    epsilon: Array | None = None
+
+    @property
+    def text(self) -> str:
+        return (
+            "well-posed, and |y_i(u) - y_j(u) - y_i(v) + y_j(v)| <= "
+            f"gains_ij * {_size(self.epsilon)}"
+        )
+
+    def prove(self, weights: ImplicitWeights) -> bool:
+        return exact.prove_pairs(*_matrices(weights), self.z, self.gains, self.epsilon)
+
+
+@dataclass(frozen=True, eq=False)
+class GainMatrix(Statement):
+    """|Δy| ≤ gains |Δu| entry by entry: every other bound on norms follows from it.
+
+    Attributes
+    ----------
+    gains : (q, p) array
+        In output units per input unit.
+    z : (n,) array
+    Y : (q, n) array
+        Y (I − M(A)) ≥ |C|.
+    """
+
+    kind = "gains"
+    norms = "entrywise"
+    claims: ClassVar = {"gains": 2}
+    witnesses: ClassVar = {"z": 1, "Y": 2}
+
+    gains: Array
+    z: Array
+    Y: Array
+
+    @property
+    def text(self) -> str:
+        return (
+            "well-posed, and |y_k(u) - y_k(v)| <= sum_j gains_kj * |u_j - v_j| for all inputs u, v"
+        )
+
+    def prove(self, weights: ImplicitWeights) -> bool:
+        return exact.prove_gains(*_matrices(weights), self.z, self.Y, self.gains)
+
+
+@dataclass(frozen=True, eq=False)
+class WeightedMeasure(Statement):
+    """μ_{∞,η}(A) ≤ gamma for the η given, and no weights attain less than `lower`.
+
+    Attributes
+    ----------
+    gamma : float
+    eta : (n,) array
+    lower : float, optional
+    x : (n,) array, optional
+        x ≥ 0, not zero, with M(A) x ≥ lower · x.
+    """
+
+    kind = "measure"
+    claims: ClassVar = {"gamma": 0, "lower": 0}
+    witnesses: ClassVar = {"eta": 1, "x": 1}
+
+    gamma: float
+    eta: Array
+    lower: float | None = None
+    x: Array | None = None
+
+    @property
+    def text(self) -> str:
+        least = "" if self.lower is None else ", and with no weights is it < lower"
+        return f"the matrix measure of A with the weights eta is <= gamma{least}"
+
+    def prove(self, weights: ImplicitWeights) -> bool:
+        if (self.lower is None) != (self.x is None):
+            return False
+        attained = exact.prove_measure(weights.A, self.gamma, self.eta)
+        if self.lower is None or self.x is None:
+            return attained
+        return attained and exact.prove_abscissa(weights.A, self.lower, self.x)
+
+
+@dataclass(frozen=True, eq=False)
+class NotContracting(Statement):
+    """No weights η give μ_{∞,η}(A) < lower: with lower ≥ 1, no certificate in ℓ∞ exists.
+
+    Attributes
+    ----------
+    lower : float
+    x : (n,) array
+        x ≥ 0, not zero, with M(A) x ≥ lower · x.
+    """
+
+    kind = "not_contracting"
+    claims: ClassVar = {"lower": 0}
+    witnesses: ClassVar = {"x": 1}
+
+    lower: float
+    x: Array
+
+    @property
+    def text(self) -> str:
+        return "with no weights eta is the matrix measure of A < lower"
+
+    def prove(self, weights: ImplicitWeights) -> bool:
+        return exact.prove_abscissa(weights.A, self.lower, self.x)
+
+
+@dataclass(frozen=True, eq=False)
+class EquilibriumError(Statement):
+    """The computed state is within `distance` of the only equilibrium, in the maximum norm.
+
+    Attributes
+    ----------
+    distance : float
+    input : (p,) array
+    state : (n,) array
+        The computed one.
+    z : (n,) array
+    w : (n,) array
+        Bound on the error of every state.
+    """
+
+    kind = "equilibrium"
+    norms = "linf"
+    claims: ClassVar = {"distance": 0, "input": 1, "state": 1}
+    witnesses: ClassVar = {"z": 1, "w": 1}
+
+    distance: float
+    input: Array
+    state: Array
+    z: Array
+    w: Array
+
+    @property
+    def text(self) -> str:
+        return "well-posed, and max|state - equilibrium of input| <= distance"
+
+    def prove(self, weights: ImplicitWeights) -> bool:
+        from contraction_nets.certificates.weights import parse_activation
+
+        return prove_equilibrium(
+            weights.A,
+            weights.B,
+            weights.b,
+            parse_activation(weights.activation),
+            self.input,
+            self.state,
+            self.z,
+            self.w,
+            self.distance,
+        )
+
+
+STATEMENTS: dict[str, type[Statement]] = {
+    statement.kind: statement for statement in Statement.__subclasses__()
+}
+"""Kind → class."""
+
+
+def _size(epsilon: Array | None) -> str:
+    if epsilon is None:
+        return "max|u - v| for all inputs u, v"
+    return "t for all t and all inputs u, v with |u_j - v_j| <= epsilon_j * t"
+
+
+def _matrices(weights: ImplicitWeights) -> tuple[Any, Any, Any, Any]:
+    return weights.A, weights.B, weights.C, weights.D
