@@ -149,26 +149,27 @@ def pools(draw, shape):
     )
 
 
+OTHERS = ("norm", "activation", "activation", "dropout", "identity")
+ON_IMAGES = st.sampled_from(["convolution", "convolution", "pool", "pad", *OTHERS])
+ON_VECTORS = st.sampled_from(["linear", "linear", "flatten", *OTHERS])
+
+
 @st.composite
 def networks(draw):
     """A network of images or of vectors, the shape of its input, and its activation."""
     torch.manual_seed(draw(seeds) % 2**31)
     spec = draw(st.sampled_from(list(MAKERS)))
     shape = start = tuple(draw(st.integers(*bounds)) for bounds in ((1, 3), (2, 6), (2, 6)))
+    kinds = draw(st.lists(ON_IMAGES, max_size=7))
+    if draw(st.booleans()):
+        kinds += ["flatten", *draw(st.lists(ON_VECTORS, max_size=5))]
+    if not draw(st.integers(0, 3)):
+        shape = start = (draw(st.integers(1, 5)),)
+        kinds = [*draw(st.lists(ON_VECTORS, max_size=5)), "linear"]
+        kinds += draw(st.lists(ON_VECTORS, max_size=2))
     layers = []
-    others = {"activation": MAKERS[spec], "dropout": nn.Dropout, "identity": nn.Identity}
-    images = ["convolution", "convolution", "norm", "pool", "pad", *others, "activation"]
-    vectors = ["linear", "linear", "norm", *others]
-    if not draw(st.booleans()):
-        images = []
-        shape = start = (shape[0] * shape[1],)
-    for kinds in (
-        ([images] * draw(st.integers(0, 5)) if images else [])
-        + [None]
-        + [vectors] * draw(st.integers(0, 4))
-    ):
-        kind = draw(st.sampled_from(kinds)) if kinds else "flatten"
-        affine, square = draw(st.booleans()), nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm1d
+    for kind in kinds:
+        option = draw(st.booleans())
         if kind == "convolution":
             layer = draw(convolutions(shape))
         elif kind == "pool":
@@ -176,14 +177,16 @@ def networks(draw):
         elif kind == "pad":
             layer = nn.ZeroPad2d(tuple(draw(st.integers(0, 1)) for _ in range(4)))
         elif kind == "norm":
-            layer = normalization(square, shape[0], affine)
+            norm = nn.BatchNorm2d if len(shape) == 3 else nn.BatchNorm1d
+            layer = normalization(norm, shape[0], option)
         elif kind == "linear":
-            layer = nn.Linear(shape[0], draw(st.integers(1, 4)), bias=affine)
+            layer = nn.Linear(shape[0], draw(st.integers(1, 4)), bias=option)
+        elif kind == "activation":
+            layer = MAKERS[spec]()
         else:
-            layer = nn.Flatten() if kind == "flatten" else others[kind]()
+            layer = {"flatten": nn.Flatten, "dropout": nn.Dropout, "identity": nn.Identity}[kind]()
         layers.append(layer)
         shape = tuple(layer.eval()(torch.zeros(1, *shape)).shape[1:])
-    layers.append(nn.Linear(shape[0], 2))
     cut = draw(st.integers(0, len(layers)))
     return nn.Sequential(nn.Sequential(*layers[:cut]), *layers[cut:]), start, spec
 
@@ -243,6 +246,21 @@ def test_average_pools_divide_by_what_torch_divides_by(ceil, count, divisor):
         expected = jacobian(pool, (2, side, 6))
         assert D.shape == expected.shape
         np.testing.assert_allclose(D.toarray(), expected, rtol=1e-15)
+
+
+@pytest.mark.parametrize("padding", [1, (0, 1, 2, 3), (-1, 2, 0, -2)], ids=str)
+def test_zero_padding_pads_and_cuts(padding):
+    pad = nn.ZeroPad2d(padding)
+    D = lowered(nn.Sequential(pad), (2, 4, 3))["D"]
+    assert np.array_equal(D.toarray(), jacobian(pad, (2, 4, 3)))
+
+
+def test_parametrized_layers_are_the_matrix_they_stand_for():
+    torch.manual_seed(0)
+    conv = nn.utils.parametrizations.weight_norm(nn.Conv2d(2, 3, 2))
+    D = lowered(nn.Sequential(conv), (2, 3, 3))["D"]
+    assert np.isin(D.data, conv.weight.detach().numpy()).all()
+    assert D.nnz == 3 * 4 * 8
 
 
 def test_networks_of_linear_layers_are_dense_and_keep_negative_zeros():
@@ -389,6 +407,12 @@ def never_tracked():
     return nn.Sequential(nn.BatchNorm2d(2, track_running_stats=False)).eval()
 
 
+def ones_around():
+    pad = nn.ZeroPad2d(1)
+    pad.value = 1.0
+    return pad
+
+
 def changed(layer, name, value):
     with torch.no_grad():
         getattr(layer, name).view(-1)[0] = value
@@ -416,6 +440,9 @@ def changed(layer, name, value):
         (nn.Sequential(nn.Conv2d(2, 1, 5)), IMAGE, "as large as its window"),
         (nn.Sequential(nn.AvgPool2d(5)), IMAGE, "as large as its window"),
         (nn.Sequential(nn.AvgPool2d(2, padding=2)), IMAGE, "half the kernel"),
+        (nn.Sequential(nn.AvgPool2d(2, divisor_override=0)), IMAGE, "other than zero"),
+        (nn.Sequential(ones_around()), IMAGE, "zeros as its padding"),
+        (nn.Sequential(nn.ZeroPad2d(-2)), IMAGE, "as large as its window"),
         (nn.Sequential(nn.BatchNorm2d(3)).eval(), IMAGE, "image of 3 channels"),
         (nn.Sequential(nn.BatchNorm1d(2)).eval(), IMAGE, "vector of 2"),
         (nn.Sequential(nn.Flatten(), nn.Conv2d(2, 1, 3)), IMAGE, "for a vector of 32"),

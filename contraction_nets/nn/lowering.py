@@ -90,6 +90,8 @@ def _avg_pool2d(layer: nn.AvgPool2d, shape: Shape) -> Lowered:
     ]
     if any(axis.before > axis.kernel // 2 for axis in axes):
         _refuse(layer, shape, "a padding of at most half the kernel size")
+    if layer.divisor_override == 0:
+        _refuse(layer, shape, "a divisor other than zero")
     size = _steps(layer, shape, *axes)
     divisor = np.outer(*(axis.widths(layer.count_include_pad) for axis in axes)).ravel()
     if layer.divisor_override is not None:
@@ -101,6 +103,8 @@ def _avg_pool2d(layer: nn.AvgPool2d, shape: Shape) -> Lowered:
 
 def _zero_pad2d(layer: nn.ZeroPad2d, shape: Shape) -> Lowered:
     _check_image(layer, shape)
+    if layer.value != 0:
+        _refuse(layer, shape, "zeros as its padding")
     left, right, top, bottom = layer.padding
     axes = [
         Window(shape[1], 1, before=top, after=bottom),
