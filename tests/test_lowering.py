@@ -321,6 +321,26 @@ def test_normalization_is_folded_into_the_layer_before_or_after_it():
     assert (last.B, last.b, last.C, last.c) == (5.0, 7.0, 0.5, 2.5)
 
 
+def test_normalization_in_float32_is_folded_in_float64():
+    norm = nn.BatchNorm1d(1, eps=1e-3)
+    with torch.no_grad():
+        norm.running_var.fill_(0.3)
+        norm.weight.fill_(0.7)
+    weights = weights_of(nn.Sequential(norm.eval()))
+    var, scale = norm.running_var.item(), norm.weight.item()
+    assert weights.D.item() == pytest.approx(scale / math.sqrt(var + 1e-3), rel=4e-16)
+
+
+def test_entries_that_cancel_are_not_stored():
+    first, second = nn.Conv2d(1, 2, 2, bias=False), nn.Conv2d(2, 1, 1, bias=False)
+    with torch.no_grad():
+        first.weight[1] = first.weight[0]
+        first.weight[1, 0, 0, 0] = 9.0
+        second.weight[:] = torch.tensor([1.0, -1.0])[:, None, None]
+    D = lowered(nn.Sequential(first, second), (1, 3, 3))["D"]
+    assert D.nnz == 4
+
+
 def test_what_is_padded_after_a_normalization_is_not_normalized():
     conv = nn.Conv2d(1, 1, 3, padding=1, bias=False)
     nn.init.ones_(conv.weight)
@@ -429,8 +449,8 @@ def changed(layer, name, value):
         (nn.Sequential(nn.Conv2d(2, 1, 3), nn.MaxPool2d(2)), IMAGE, "maximum.*use AvgPool2d"),
         (nn.Sequential(nn.ConvTranspose2d(2, 1, 3)), IMAGE, "got the layer ConvTranspose2d"),
         (nn.Sequential(nn.Conv1d(2, 1, 3)), IMAGE, "got the layer Conv1d"),
-        (nn.Sequential(nn.Conv2d(2, 1, 3)), None, r"pass input_shape=\(channels"),
-        (nn.Sequential(nn.ReLU(), nn.AvgPool2d(2)), None, r"pass input_shape=\(channels"),
+        (nn.Sequential(nn.Conv2d(2, 1, 3)), None, r"no size.*input_shape=\(channels"),
+        (nn.Sequential(nn.ReLU(), nn.AvgPool2d(2)), None, r"no size.*input_shape=\(channels"),
         (nn.Sequential(nn.ReLU(), nn.Flatten()), None, r"or pass input_shape=\(channels"),
         (nn.Sequential(nn.Conv2d(2, 1, 3)), (4, 4), "got input_shape="),
         (nn.Sequential(nn.Conv2d(2, 1, 3)), (2, 4, 0), "got input_shape="),
@@ -453,6 +473,7 @@ def changed(layer, name, value):
         (nn.Sequential(nn.Flatten(0), nn.Linear(2, 2)), None, r"Flatten\(start_dim=1\)"),
         (nn.Sequential(nn.Flatten(2), nn.Linear(2, 2)), IMAGE, r"Flatten\(start_dim=1\)"),
         (nn.Sequential(changed(nn.Linear(2, 2), "weight", math.nan)), None, "NaN or Inf"),
+        (nn.Sequential(changed(nn.Conv2d(2, 1, 3), "weight", math.nan)), IMAGE, "NaN or Inf"),
         (nn.Sequential(changed(nn.Conv2d(2, 1, 3), "bias", math.inf)), IMAGE, "NaN or Inf"),
         (nn.Sequential(changed(nn.BatchNorm2d(2), "running_var", -1.0)), IMAGE, "NaN or Inf"),
         (nn.Sequential(nn.Conv2d(2, 1, 3), nn.Tanh(), nn.ReLU()), IMAGE, "relu, tanh"),
@@ -468,7 +489,7 @@ def test_what_is_not_represented_is_refused(net, shape, message):
 def test_folded_weights_that_overflow_are_refused():
     linear = nn.Linear(1, 1, dtype=torch.float64)
     nn.init.constant_(linear.weight, 1e200)
-    with pytest.raises(ValueError, match="overflows to NaN or Inf"):
+    with pytest.raises(ValueError, match="NaN or Inf.*folded"):
         ImplicitWeights.from_sequential(nn.Sequential(linear, linear))
 
 

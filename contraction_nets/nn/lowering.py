@@ -39,16 +39,10 @@ def lower(layer: nn.Module, shape: Shape) -> Lowered:
     Raises
     ------
     ValueError
-        A layer that does not fit the shape, that is not an affine map as it is set up, or that
-        has weights that are not finite.
+        A layer that does not fit the shape or that is not an affine map as it is set up.
     """
     kind = next(kind for kind in KINDS if isinstance(layer, kind))
-    affine, shape = KINDS[kind].lower(layer, shape)
-    if affine is not None and not affine.finite:
-        raise ValueError(
-            f"{layer!r} contains NaN or Inf, expected finite weights; clean them first."
-        )
-    return affine, shape
+    return KINDS[kind].lower(layer, shape)
 
 
 def _linear(layer: nn.Linear, shape: Shape) -> Lowered:

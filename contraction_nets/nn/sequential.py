@@ -63,8 +63,8 @@ def from_sequential(
             affine = following.after(affine) if following else affine
             if affine and not affine.finite:
                 raise ValueError(
-                    f"{layer!r} folded with the layers before it overflows to NaN or Inf, "
-                    "expected finite weights; rescale them first."
+                    f"got NaN or Inf in {layer!r}, folded with the affine layers before it, "
+                    "expected finite weights; clean or rescale them first."
                 )
     output = affine or Affine.identity(math.prod(shape))
     sparse = any(_image(layer) for layer in layers)

@@ -85,7 +85,7 @@ def convolution_matrix(
     Returns
     -------
     (o · rows.steps · columns.steps, groups · i · rows.size · columns.size) csr_array
-        In the weight's dtype, canonical, without stored zeros.
+        In the weight's dtype, the indices sorted; zeros of the weight are stored.
     """
     outputs, inputs = weight.shape[:2]
     steps, pixels = rows.steps * columns.steps, rows.size * columns.size
@@ -103,12 +103,11 @@ def convolution_matrix(
     where = (channel * rows.kernel * columns.kernel + tap).ravel()
     place = (np.tile(step, inputs), (channel * pixels + pixel).ravel())
     one = csr_array((where, place), shape=(steps, inputs * pixels))
-    one.sort_indices()
     # All output channels have the same rows, those of a later group further to the right.
     output = np.arange(outputs)[:, None]
     first = output // (outputs // groups) * (inputs * pixels)
     ends = one.indptr[1:] + output * one.nnz
-    matrix = csr_array(
+    return csr_array(
         (
             weight.reshape(outputs, -1)[:, one.data].ravel(),
             (one.indices + first.astype(one.indices.dtype)).ravel(),
@@ -116,5 +115,3 @@ def convolution_matrix(
         ),
         shape=(outputs * steps, groups * inputs * pixels),
     )
-    matrix.eliminate_zeros()
-    return matrix
