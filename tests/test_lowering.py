@@ -489,7 +489,7 @@ def test_what_is_not_represented_is_refused(net, shape, message):
 def test_folded_weights_that_overflow_are_refused():
     linear = nn.Linear(1, 1, dtype=torch.float64)
     nn.init.constant_(linear.weight, 1e200)
-    with pytest.raises(ValueError, match="NaN or Inf.*folded"):
+    with pytest.raises(ValueError, match=r"NaN or Inf.*folded"):
         ImplicitWeights.from_sequential(nn.Sequential(linear, linear))
 
 
