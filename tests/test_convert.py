@@ -92,8 +92,6 @@ def test_feed_forward_networks_are_implicit_networks(seed, depth, bias, ends_act
     "module",
     [
         nn.Linear(2, 2), nn.Sequential(), nn.Sequential(nn.ReLU()),
-        nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)),
-        nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.ReLU(), nn.Linear(2, 2)),
         nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2), nn.Tanh()),
         nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)),
         nn.Sequential(nn.Linear(2, 2), nn.Softplus(beta=2)),

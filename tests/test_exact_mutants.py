@@ -1,8 +1,8 @@
 """Break any line of the exact arithmetic, and some case tells.
 
 Every mutant of the two exact files (a comparison, operator, constant or call replaced, a branch
-never taken) must answer at least one case differently from the original, whose answers test_exact.py
-compares with rational arithmetic.
+never taken) must answer at least one case differently from the original, whose answers
+test_exact.py compares with rational arithmetic.
 """
 
 import ast

@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -218,11 +218,32 @@ class ImplicitWeights:
         return cls(**from_module(network))
 
     @classmethod
-    def from_sequential(cls, sequential: Any) -> ImplicitWeights:
-        """A feed-forward `torch.nn.Sequential` of linear layers and activations (THEORY §1)."""
+    def from_sequential(
+        cls, sequential: Any, *, input_shape: Sequence[int] | None = None
+    ) -> ImplicitWeights:
+        """A feed-forward `torch.nn.Sequential` of affine layers and activations (THEORY §1).
+
+        Linear, Conv2d, BatchNorm1d, BatchNorm2d, AvgPool2d, ZeroPad2d, Flatten, Identity and
+        Dropout layers, in evaluation, with one kind of activation. Linear and Conv2d layers keep
+        every bit; BatchNorm, AvgPool2d and affine layers in a row are folded in float64, and
+        what is certified are the folded weights, rounded to float64.
+
+        Parameters
+        ----------
+        sequential : torch.nn.Sequential
+        input_shape : (channels, height, width), optional
+            Of the images, for a network that begins with layers of images; the input u is one,
+            flattened in this order.
+
+        Raises
+        ------
+        ValueError
+            Another kind of layer, layers that do not fit, BatchNorm in training mode, images
+            without `input_shape`, activations of different kinds.
+        """
         from contraction_nets.nn.convert import from_sequential
 
-        return cls(**from_sequential(sequential))
+        return cls(**from_sequential(sequential, input_shape=input_shape))
 
     def to_module(self) -> ImplicitNetwork:
         """An `ImplicitNetwork` with these weights."""
