@@ -30,31 +30,70 @@ BY_ONE = (-1, 1)
 
 EQUIVALENT = {
     exact: {
-        # Zero is zero at any exponent, and a zero product may take part in a sum.
-        "return (0, 0) -> return (0, -1)",
-        "return (0, 0) -> return (0, 1)",
-        "used = (x.mantissas != 0) & (y.mantissas != 0) -> "
-        "used = (x.mantissas != 0) | (y.mantissas != 0)",
-        # No negative witness comes that far.
-        "used = (x.mantissas != 0) & (y.mantissas != 0) -> "
-        "used = (x.mantissas != 0) & (y.mantissas != -1)",
-        # Where all z ≥ 0 and z_i = 0, row i of (I − M) z is not positive: refused all the same.
-        "return bool((values.mantissas > 0).all()) -> return bool((values.mantissas >= 0).all())",
-        "return bool((values.mantissas > 0).all()) -> return bool((values.mantissas > -1).all())",
+        # All rows have one length.
+        "read_matrix(B, 'B', (n, len(gains[0]))) -> read_matrix(B, 'B', (n, len(gains[-1])))",
+        # A that is not square is refused next.
+        "weights = ones(read_matrix(A, 'A').shape[0]) if eta is None else read_vector(eta, 'eta')"
+        " -> "
+        "weights = ones(read_matrix(A, 'A').shape[-1]) if eta is None else read_vector(eta, 'eta')",
+        "weights = ones(read_matrix(A, 'A').shape[0]) if eta is None else read_vector(eta, 'eta')"
+        " -> "
+        "weights = ones(read_matrix(A, 'A').shape[1]) if eta is None else read_vector(eta, 'eta')",
+        # Zero is zero at any exponent.
+        "rows: list[list[Dyadic]] = [[(0, 0)] * q for _ in range(q)] -> "
+        "rows: list[list[Dyadic]] = [[(0, -1)] * q for _ in range(q)]",
+        "rows: list[list[Dyadic]] = [[(0, 0)] * q for _ in range(q)] -> "
+        "rows: list[list[Dyadic]] = [[(0, 1)] * q for _ in range(q)]",
+        # Where a product is zero, or none has a large exponent, any common exponent will do.
+        "nonzero = (x.m != 0) & (y.m != 0) -> nonzero = (x.m != 0) | (y.m != 0)",
+        "exponents = np.where(nonzero, x.e + y.e, 0) -> "
+        "exponents = np.where(nonzero, x.e + y.e, -1)",
+        "exponents = np.where(nonzero, x.e + y.e, 0) -> "
+        "exponents = np.where(nonzero, x.e + y.e, 1)",
+        "lowest = int(exponents.min(initial=0)) -> lowest = int(exponents.min(initial=-1))",
+        "lowest = int(exponents.min(initial=0)) -> lowest = int(exponents.min(initial=1))",
+        # Both are there or none is.
+        "if columns is None or starts is None: -> if columns is None and starts is None:",
+        # Another division into chunks.
+        "chunk = starts[:-1] // _CHUNK -> chunk = starts[:+1] // _CHUNK",
+        "chunk = starts[:-1] // _CHUNK -> chunk = starts[:-0] // _CHUNK",
+        "chunk = starts[:-1] // _CHUNK -> chunk = starts[:-2] // _CHUNK",
+        "ends = [*(np.flatnonzero(np.diff(chunk)) + 1).tolist(), m] -> "
+        "ends = [*(np.flatnonzero(np.diff(chunk)) + 0).tolist(), m]",
+        "ends = [*(np.flatnonzero(np.diff(chunk)) + 1).tolist(), m] -> "
+        "ends = [*(np.flatnonzero(np.diff(chunk)) + 2).tolist(), m]",
+        "step = max(_CHUNK // n, 1) -> step = max(_CHUNK // n, 2)",
+        # All rows have one length.
+        "read_matrix(claimed, name, (len(rows), len(rows[0]))) -> "
+        "read_matrix(claimed, name, (len(rows), len(rows[-1])))",
         # A shift by nothing.
         "if excess > 0: -> if excess >= 0:",
         "if excess > 0: -> if excess > -1:",
         # One more bit of the fraction is the last of the exponent; set or not, the leading bit of a
         # normal number takes its place.
         "fraction = bits & (1 << fraction_bits) - 1 -> fraction = bits & (2 << fraction_bits) - 1",
-        # The first of one is the last.
-        "return _entry(_integers(np.array([number]), name), 0) -> "
-        "return _entry(_integers(np.array([number]), name), -1)",
-        # A copy has the same bits.
-        "return array.astype(array.dtype.newbyteorder('='), copy=False) -> "
-        "return array.astype(array.dtype.newbyteorder('='), copy=True)",
+        # numpy refuses rows of negative length as well.
+        "if not (m > 0 < n and ends and (np.diff(starts) >= 0).all()): -> "
+        "if not (m > 0 < n and ends and (np.diff(starts) >= 0).any()):",
+        "if not (m > 0 < n and ends and (np.diff(starts) >= 0).all()): -> "
+        "if not (m > 0 < n and ends and (np.diff(starts) >= -1).all()):",
     },
-    exact_equilibrium: set(),
+    exact_equilibrium: {
+        # A digit more or less, far below the margin.
+        "with localcontext(Context(prec=80)): -> with localcontext(Context(prec=79)):",
+        "with localcontext(Context(prec=80)): -> with localcontext(Context(prec=81)):",
+        # At zero both sides agree.
+        "value = (1 - t * t) / (1 + t * t) * (1 if m >= 0 else -1) -> "
+        "value = (1 - t * t) / (1 + t * t) * (1 if m > 0 else -1)",
+        "value = (1 - t * t) / (1 + t * t) * (1 if m >= 0 else -1) -> "
+        "value = (1 - t * t) / (1 + t * t) * (1 if m >= 1 else -1)",
+        "value = (1 if m >= 0 else t) / (1 + t) -> value = (1 if m > 0 else t) / (1 + t)",
+        "value = (1 if m >= 0 else t) / (1 + t) -> value = (1 if m >= 1 else t) / (1 + t)",
+        "value = (1 + t).ln() + (size if m >= 0 else 0) -> "
+        "value = (1 + t).ln() + (size if m > 0 else 0)",
+        "value = (1 + t).ln() + (size if m >= 0 else 0) -> "
+        "value = (1 + t).ln() + (size if m >= 1 else 0)",
+    },
 }
 """Mutants that answer as the original does, and why."""
 
@@ -75,10 +114,14 @@ def mutants(tree):
 
 
 def own_nodes(statement):
-    """The statement and its expressions, but no statement inside it."""
+    """The statement and its expressions, but no statement inside it.
+
+    Nor `copy=` and `strict=`, which change no value: lengths are checked before.
+    """
     yield statement
     for child in ast.iter_child_nodes(statement):
-        if not isinstance(child, ast.stmt):
+        untouched = isinstance(child, ast.keyword) and child.arg in ("copy", "strict")
+        if not isinstance(child, ast.stmt) and not untouched:
             yield from own_nodes(child)
 
 
@@ -355,6 +398,19 @@ def more_cases():
         yield "prove_abscissa", (signed, -1e300, np.append(x, 1.0))
         yield "prove_abscissa", nudged([signed, np.float64(2.0), x], 0, 0, -np.inf)
 
+    least, zero = 5e-324, np.zeros((2, 2))
+    yield "prove_abscissa", (zero, 0.0, [1.0, -1.0])
+    yield "prove_abscissa", (zero, 0.0, [1.0, -least])
+    yield "prove_abscissa", (zero, 0.0, [least, 0.0])
+    yield "exact_bound", ([[1.0]], [[1.0]], [1.0], [-least])
+    yield "prove_gains", ([[0.5]], [[1.0]], [[0.0]], None, [1.0], [[-least]], [[0.0]])
+    wide = np.tril(np.ones((9, 9)), -1) / 16
+    yield "prove_measure", (wide, 0.5)
+    yield "prove_measure", (wide, math.nextafter(0.5, 0))
+    empty = sparse.csr_array((0, 1)), sparse.csr_array((1, 0))
+    yield "prove_bound", ([[0.5]], [[1.0]], empty[0], None, [9.0], 9.0)
+    yield "prove_bound", ([[0.5]], empty[1], [[1.0]], None, [9.0], 9.0)
+
 
 def exact_pairs(C, D, z):
     feed = np.zeros((len(C), 1)) if D is None else D.astype(float)
@@ -491,6 +547,20 @@ def equilibrium_cases():
     flat = [[0.5]], [[1.0]], [0.0], ("relu", None), [0.0], [1.0], [1.0]
     yield "prove_equilibrium", (*flat, [1.0], 1.0)
     yield "prove_equilibrium", (*flat, [1.0 - 2.0**-53], 1.0)
+
+    # Huge entries beside the diagonal have no part in 1 − A_ii.
+    huge = [[-1.0, 1e300], [0.0, 0.0]], [[1.0], [0.0]], None, ("relu", None), [1.5], [1.0, 0.0]
+    yield "prove_equilibrium", (*huge, [1e300, 1.0], [0.5, 0.0], 0.5)
+    yield "prove_equilibrium", (*huge, [1e300, 1.0], [0.25, 0.0], 0.5)
+    least = 5e-324
+    yield (
+        "prove_equilibrium",
+        ([[0.0]], [[1.0]], None, ("relu", None), [-least], [-least], [1.0], [0.0], 0.0),
+    )
+    for name, parameter in specs:
+        for m in (-3, -1, 0, 1, 5):
+            for e in (-1074, -60, -1, 0, 3):
+                yield "_activation", (name, parameter, (m, e))
 
 
 def evaluate(phi, v):

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from itertools import islice, pairwise
 from operator import lshift, mul
 from typing import Any, NamedTuple
 
@@ -246,12 +246,11 @@ def _chunks(matrix: Matrix) -> Iterator[tuple[int, NDArray[Any], NDArray[Any], N
             part = values[i : i + step]
             yield i, np.full(len(part), n), np.tile(np.arange(n), len(part)), part.ravel()
         return
-    i = 0
-    while i < m:
-        stop = max(int(np.searchsorted(starts, starts[i] + _CHUNK, "right")) - 1, i + 1)
+    chunk = starts[:-1] // _CHUNK  # of the first entry of every row
+    ends = [*(np.flatnonzero(np.diff(chunk)) + 1).tolist(), m]
+    for i, stop in pairwise([0, *ends]):
         here = slice(starts[i], starts[stop])
         yield i, np.diff(starts[i : stop + 1]), columns[here], values[here]
-        i = stop
 
 
 def add(*terms: Dyadic) -> Dyadic:
