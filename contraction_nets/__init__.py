@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from contraction_nets.certificates.document import verify_document
     from contraction_nets.certificates.lipschitz import LipschitzCertificate, lipschitz_certificate
+    from contraction_nets.certificates.slopes import LipschitzBounds, lipschitz_bounds
     from contraction_nets.certificates.weights import ImplicitWeights
     from contraction_nets.errors import (
         ContractionNetsError,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 _HOME = {
     "certificates.document": ("verify_document",),
     "certificates.lipschitz": ("LipschitzCertificate", "lipschitz_certificate"),
+    "certificates.slopes": ("LipschitzBounds", "lipschitz_bounds"),
     "certificates.weights": ("ImplicitWeights",),
     "errors": (
         "ContractionNetsError",
@@ -60,6 +62,7 @@ __all__ = [
     "ImplicitLayer",
     "ImplicitNetwork",
     "ImplicitWeights",
+    "LipschitzBounds",
     "LipschitzCertificate",
     "NotWellPosedError",
     "OptimalWeights",
@@ -69,6 +72,7 @@ __all__ = [
     "available_solvers",
     "contracting",
     "fit",
+    "lipschitz_bounds",
     "lipschitz_certificate",
     "lipschitz_penalty",
     "matrix_measure",
