@@ -56,7 +56,8 @@ class ScaledNetwork:
     Attributes
     ----------
     A, B, C, D : (n, n), (n, p), (q, n) and (q, p) arrays
-        The weights in these units; entries of B, C and D are at most about one.
+        The weights in these units; entries of B, C and D are at most about one. States that
+        connect no input to any output have zeros only.
     z : (n,) array
         |Δx| ≤ z for all |Δu| ≤ 1, whatever the slopes: proved with the certificate.
     inverse : (n, n) array
@@ -82,9 +83,15 @@ class ScaledNetwork:
         z, units = np.frexp(certificate.witness)
         units = units.astype(np.int64)
         exponent = int(np.frexp(certificate.bound)[1]) if certificate.bound > 0 else 0
+        # States that no input reaches stay at rest, and so may those that reach no output.
+        linked = A != 0
+        busy = _reached((B != 0).any(axis=1), linked) & _reached((C != 0).any(axis=0), linked.T)
+        linked &= busy & busy[:, None]
+        B, C = B * busy[:, None], C * busy
+        units = np.where(busy, units, 0)
         with np.errstate(all="ignore"):
-            A = np.ldexp(A, units - units[:, None])
-            inverse = _inverse_bound(A)
+            A = np.ldexp(A * linked, units - units[:, None])
+            inverse = _inverse_bound(A, linked)
             if inverse is None:
                 return None
             return cls(
@@ -150,8 +157,19 @@ def _solved(matrices: Array, right: Array) -> Array:
     return np.where(np.isfinite(X), X, 0.0)
 
 
-def _inverse_bound(A: Array) -> Array | None:
-    """N ≥ (I − M(A))⁻¹ ≥ 0, from (I − M) N ≥ I with all roundings against it."""
+def _reached(start: NDArray[np.bool_], linked: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """States to which a path leads: linked[i, j] says that j acts on i."""
+    reached, count = start, -1
+    while count < (count := int(reached.sum())):
+        reached = reached | linked[:, reached].any(axis=1)
+    return reached
+
+
+def _inverse_bound(A: Array, linked: NDArray[np.bool_]) -> Array | None:
+    """N ≥ (I − M(A))⁻¹ ≥ 0, from (I − M) N ≥ I with all roundings against it.
+
+    `linked` says which entries of A are not zero, underflow or not.
+    """
     n = len(A)
     M = metzler_majorant(A)
     magnitudes = np.abs(M)
@@ -165,9 +183,9 @@ def _inverse_bound(A: Array) -> Array | None:
     for step in range(8):
         N = inverse + relative * 4.0 ** (step + 1) * direction
         lost = relative * (N + magnitudes @ N) + TINY
-        # Zeros of the inverse between blocks that do not touch stay zeros, exactly.
-        exact = (N == 0) & (magnitudes @ N == 0)
-        verified = (N - M @ N - lost >= np.eye(n)) | (exact & ~np.eye(n, dtype=bool))
+        # Between blocks that do not touch, zero is exact.
+        apart = (N == 0) & ~(linked @ (N != 0)) & ~np.eye(n, dtype=bool)
+        verified = (N - M @ N - lost >= np.eye(n)) | apart
         if verified.all():
             return N
     return None

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from contraction_nets.certificates.ascent import ascend
 from contraction_nets.certificates.lipschitz import lipschitz_certificate
-from contraction_nets.certificates.reduction import FREE, Patterns, ScaledNetwork
+from contraction_nets.certificates.reduction import FREE, TINY, Patterns, ScaledNetwork
 from contraction_nets.certificates.sectors import sector_bounds
 from contraction_nets.certificates.weights import ImplicitWeights
 
@@ -277,7 +277,7 @@ def _linear_bounds(network: ScaledNetwork) -> Array:
         gains = np.fmin(magnitudes @ network.z, magnitudes @ (network.inverse @ inputs))
         gains += np.abs(network.D).sum(axis=1)
     terms = 2 * len(network.A) + sum(network.D.shape) + 16
-    bounds: Array = np.nextafter(gains * (1.0 + terms * 2.0**-52), np.inf)
+    bounds: Array = gains * (1.0 + terms * 2.0**-52) + TINY
     return bounds
 
 
