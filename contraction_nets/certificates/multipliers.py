@@ -57,6 +57,8 @@ class MultiplierSearch:
 
     def run(self, accuracy: float, goal: float) -> None:
         """Until Σμ is within 2 · accuracy of its optimum, or 1% below the square of the goal."""
+        # A little cost keeps multipliers of states that hardly matter from growing for ever.
+        self.cost[: self.m] = 1e-3 * accuracy
         enough = 0.99 * np.ldexp(goal, -self.exponent) ** 2
         running = np.arange(len(self.theta))
         for step in range(_STEPS):

@@ -35,7 +35,7 @@ class Reduced:
     Attributes
     ----------
     free : (k, n) bool array
-        The states that are left; rows and columns of the others are zero.
+        The states that are left and matter; rows and columns of the others are zero.
     states, states_radius : (k, n, n + p) arrays
         [A′, B′].
     output, output_radius : (k, n + p) arrays
@@ -57,13 +57,15 @@ class ScaledNetwork:
     ----------
     A, B, C, D : (n, n), (n, p), (q, n) and (q, p) arrays
         The weights in these units; entries of B, C and D are at most about one. States that
-        connect no input to any output have zeros only.
+        connect no input to any output have zeros.
     z : (n,) array
         |Δx| ≤ z for all |Δu| ≤ 1, whatever the slopes: proved with the certificate.
     inverse : (n, n) array
         At least (I − M)⁻¹, verified.
     exponent : int
         Outputs are in units of 2**exponent.
+    linked, fed, seen : (n, n), (n,) and (q, n) bool arrays
+        Which entries of A, rows of B and entries of C are not zero, underflow or not.
     """
 
     A: Array
@@ -73,6 +75,9 @@ class ScaledNetwork:
     z: Array
     inverse: Array
     exponent: int
+    linked: NDArray[np.bool_]
+    fed: NDArray[np.bool_]
+    seen: NDArray[np.bool_]
 
     @classmethod
     def of(cls, certificate: LipschitzCertificate) -> ScaledNetwork | None:
@@ -83,14 +88,15 @@ class ScaledNetwork:
         z, units = np.frexp(certificate.witness)
         units = units.astype(np.int64)
         exponent = int(np.frexp(certificate.bound)[1]) if certificate.bound > 0 else 0
-        # States that no input reaches stay at rest, and so may those that reach no output.
-        linked = A != 0
-        busy = _reached((B != 0).any(axis=1), linked) & _reached((C != 0).any(axis=0), linked.T)
-        linked &= busy & busy[:, None]
-        B, C = B * busy[:, None], C * busy
-        units = np.where(busy, units, 0)
+        linked, fed, seen = A != 0, (B != 0).any(axis=1), C != 0
+        everyone = np.ones((1, len(A)), dtype=bool)
+        # Where no input arrives, z is as small as a witness may be, and no unit.
+        busy = _reached(fed, linked, everyone) & _reached(seen.any(axis=0), linked.T, everyone)
+        A, B, C = A * (busy[0] & busy.T), B * busy.T, C * busy[0]
+        linked, fed, seen = linked & (A != 0), fed & busy[0], seen & busy[0]
+        units = np.where(busy[0], units, 0)
         with np.errstate(all="ignore"):
-            A = np.ldexp(A * linked, units - units[:, None])
+            A = np.ldexp(A, units - units[:, None])
             inverse = _inverse_bound(A, linked)
             if inverse is None:
                 return None
@@ -102,10 +108,13 @@ class ScaledNetwork:
                 z=z,
                 inverse=inverse,
                 exponent=exponent,
+                linked=linked,
+                fed=fed,
+                seen=seen,
             )
 
     def reduce(self, patterns: Patterns, outputs: NDArray[np.intp]) -> Reduced:
-        """Decide slopes.
+        """Decide slopes; those of states that connect no input to the output do not matter.
 
         With X for the solution of (I − A_oo) X = [A_of, B_o], o the states of slope 1 and f the
         free ones: A′ = A_ff + A_fo X and so on. An error of X is at most |(I − A_oo)⁻¹| times
@@ -121,7 +130,10 @@ class ScaledNetwork:
         n, p = self.B.shape
         A, magnitudes = self.A, np.abs(self.A)
         relative = (2 * n + p + 16) * 2.0**-52
-        free, one = patterns == FREE, (patterns == 1)[:, :, None]
+        alive = patterns != 0
+        alive &= _reached(self.fed, self.linked, alive)
+        alive &= _reached(self.seen[outputs], self.linked.T, alive)
+        free, one = (patterns == FREE) & alive, ((patterns == 1) & alive)[:, :, None]
         k = len(patterns)
         with np.errstate(all="ignore"):
             right = np.empty((k, n, n + p))
@@ -157,11 +169,13 @@ def _solved(matrices: Array, right: Array) -> Array:
     return np.where(np.isfinite(X), X, 0.0)
 
 
-def _reached(start: NDArray[np.bool_], linked: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """States to which a path leads: linked[i, j] says that j acts on i."""
-    reached, count = start, -1
+def _reached(
+    start: NDArray[np.bool_], linked: NDArray[np.bool_], alive: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Which of the states that are alive, (k, n), a path leads to; linked[i, j]: from j to i."""
+    reached, count = start & alive, -1
     while count < (count := int(reached.sum())):
-        reached = reached | linked[:, reached].any(axis=1)
+        reached = reached | ((reached @ linked.T) & alive)
     return reached
 
 
