@@ -74,8 +74,8 @@ def lipschitz_bounds(
     that it is largest at slopes 0 or 1. A slope that is decided leaves a smaller network, whose
     linear program is never worse; on top of it comes the semidefinite bound of sectors.py. With
     ``max_nodes`` equal to the number of outputs nothing is branched on: that is the bound in
-    polynomial time, never above `lp`. Without limits the search ends at the exact value, for
-    which 20 states take seconds and 60 may take for ever.
+    polynomial time, never above `lp`. Without limits the search ends at the exact value up to
+    tol; 20 states take less than a second as a rule, but the worst case is exponential.
 
     The upper bound is sound in float64: the errors of every solve are bounded, every
     factorization is checked, all roundings are taken against it. A proof in integers, as
