@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from contraction_nets.certificates.document import verify_document
     from contraction_nets.certificates.lipschitz import LipschitzCertificate, lipschitz_certificate
     from contraction_nets.certificates.optimal import OptimalWeights, optimal_weights
+    from contraction_nets.certificates.slopes import LipschitzBounds, lipschitz_bounds
     from contraction_nets.certificates.weights import ImplicitWeights
     from contraction_nets.errors import (
         ContractionNetsError,
@@ -35,6 +36,7 @@ _HOME = {
     "certificates.document": ("verify_document",),
     "certificates.lipschitz": ("LipschitzCertificate", "lipschitz_certificate"),
     "certificates.optimal": ("OptimalWeights", "optimal_weights"),
+    "certificates.slopes": ("LipschitzBounds", "lipschitz_bounds"),
     "certificates.weights": ("ImplicitWeights",),
     "errors": (
         "ContractionNetsError",
@@ -62,6 +64,7 @@ __all__ = [
     "ImplicitLayer",
     "ImplicitNetwork",
     "ImplicitWeights",
+    "LipschitzBounds",
     "LipschitzCertificate",
     "NotWellPosedError",
     "OptimalWeights",
@@ -71,6 +74,7 @@ __all__ = [
     "available_solvers",
     "contracting",
     "fit",
+    "lipschitz_bounds",
     "lipschitz_certificate",
     "lipschitz_penalty",
     "matrix_measure",

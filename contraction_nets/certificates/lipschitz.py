@@ -28,7 +28,7 @@ from contraction_nets.certificates.statements import (
     WeightedMeasure,
 )
 from contraction_nets.certificates.systems import system_of
-from contraction_nets.certificates.weights import ImplicitWeights
+from contraction_nets.certificates.weights import ImplicitWeights, full
 from contraction_nets.certificates.witness import ScaledProgram, well_posed_witnesses
 from contraction_nets.errors import NotWellPosedError, SolverError
 from contraction_nets.geometry.measures import as_finite, matrix_measure, metzler_majorant
@@ -111,7 +111,7 @@ class LipschitzCertificate:
             )
         gains = rounded_up(Y @ abs(weights.B.astype(np.float64)), weights.state_dim, Y.max())
         if weights.D is not None:
-            D = _full(weights.D)
+            D = full(weights.D)
             gains = rounded_up(gains + np.abs(D), 1, 0.0)
         return GainMatrix(gains, v, Y)
 
@@ -152,8 +152,8 @@ class LipschitzCertificate:
             gains of y_i and y_j together. The diagonal is zero. ``statement("pairs")`` is the
             same to be proved in exact arithmetic.
         """
-        C, z = _full(self.weights.C), self.witness
-        feed = np.zeros((len(C), 1)) if self.weights.D is None else _full(self.weights.D)
+        C, z = full(self.weights.C), self.witness
+        feed = np.zeros((len(C), 1)) if self.weights.D is None else full(self.weights.D)
         radii = np.ones(feed.shape[1]) if self.epsilon is None else self.epsilon
         gains = np.zeros((len(C), len(C)))
         with np.errstate(all="ignore"):
@@ -460,11 +460,6 @@ def _largest_row_sum(matrix: Any) -> float:
     )
     largest = max(math.fsum(row.tolist()) for row in rows)
     return largest if largest == 0 else math.nextafter(largest, math.inf)
-
-
-def _full(matrix: Any) -> Array:
-    dense: Array = (matrix.toarray() if issparse(matrix) else matrix).astype(np.float64)
-    return dense
 
 
 def _finite(value: float) -> float | None:

@@ -256,6 +256,14 @@ def _wanted(shape: tuple[int, ...]) -> str:
     return str(shape) if all(shape) else "at least one row and column"
 
 
+def full(matrix: Matrix) -> NDArray[np.float64]:
+    """The matrix as an array of float64, which holds every stored value."""
+    dense: NDArray[np.float64] = (matrix.toarray() if issparse(matrix) else matrix).astype(
+        np.float64
+    )
+    return dense
+
+
 def _entries(array: Matrix) -> Iterator[tuple[NDArray[np.int64], NDArray[Any]]]:
     """Places, row by row, and values of the entries that are not +0.0, some at a time."""
     if issparse(array):
