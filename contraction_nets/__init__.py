@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from contraction_nets.nn.conv import ImplicitConv2d
     from contraction_nets.nn.layers import ImplicitLayer, ImplicitNetwork
     from contraction_nets.nn.penalty import lipschitz_penalty
+    from contraction_nets.robustness.radius import CertifiedRadii, certified_radii
     from contraction_nets.solving.projection import project
     from contraction_nets.solving.registry import available_solvers
     from contraction_nets.training.loop import TrainingResult, fit
@@ -51,6 +52,7 @@ _HOME = {
     "nn.conv": ("ImplicitConv2d",),
     "nn.layers": ("ImplicitLayer", "ImplicitNetwork"),
     "nn.penalty": ("lipschitz_penalty",),
+    "robustness.radius": ("CertifiedRadii", "certified_radii"),
     "solving.projection": ("project",),
     "solving.registry": ("available_solvers",),
     "training.loop": ("TrainingResult", "fit"),
@@ -58,6 +60,7 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
+    "CertifiedRadii",
     "ContractionNetsError",
     "ConvergenceWarning",
     "ImplicitConv2d",
@@ -72,6 +75,7 @@ __all__ = [
     "TrainingResult",
     "UnknownSolverError",
     "available_solvers",
+    "certified_radii",
     "contracting",
     "fit",
     "lipschitz_bounds",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from contraction_nets import ImplicitWeights
-from contraction_nets.certificates import files
+from contraction_nets.certificates import matrix_files
 from contraction_nets.certificates.storage import write_atomically
 from contraction_nets.certificates.weights import parse_activation
 
@@ -277,7 +277,7 @@ def test_an_archive_that_unpacks_to_far_more_than_it_holds_is_refused(tmp_path, 
     zeros = ImplicitWeights(np.zeros((300, 300)), np.zeros((300, 1)), np.zeros((1, 300)))
     np.savez_compressed(tmp_path / "w.npz", **zeros.arrays())
     assert_equal(ImplicitWeights.load(tmp_path / "w.npz"), zeros)
-    monkeypatch.setattr(files, "_LARGE", 10**5)
+    monkeypatch.setattr(matrix_files, "_LARGE", 10**5)
     with pytest.raises(ValueError, match="unpacks from"):
         ImplicitWeights.load(tmp_path / "w.npz")
     zeros.save(tmp_path / "w.npz")

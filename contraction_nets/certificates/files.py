@@ -6,6 +6,8 @@ import io
 import json
 import os
 import zipfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +15,44 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save as safetensors_bytes
+from scipy.sparse import csr_array, eye_array, issparse
 
+from contraction_nets.certificates.matrix_files import (
+    MATRICES,
+    PARTS,
+    Archive,
+    FileError,
+    belongs,
+    is_sparse_matrix,
+    read_matrix,
+    sparse_groups,
+    sparse_matrix,
+    sparse_parts,
+)
 from contraction_nets.certificates.storage import write_atomically
 
 _NAMES = ("A", "B", "C", "D", "b", "c")
+_MATRICES = ("A", "B", "C", "D")
 _METADATA = "contraction_nets"
 _VERSION = 1
-_LARGE = 256 * 2**20  # bytes
-_RATIO = 100  # trained weights compress by less than 2
 
 
 def read_weights(
-    path: str | os.PathLike[str], named: dict[str, str] | None = None
+    path: str | os.PathLike[str],
+    named: dict[str, str] | None = None,
+    transpose: Iterable[str] = (),
 ) -> dict[str, Any]:
-    """The arrays of a weights file by name, and its activation where the file tells it.
+    """The arrays of weights by name, and their activation where the file tells it.
 
     Parameters
     ----------
     path : path
+        A file of weights, a run folder, a file of one matrix, or a folder of such files.
     named : dict, optional
         Name → key, for arrays whose key does not end in their name.
+    transpose : iterable of str
+        Names of matrices that are stored transposed. B, C and D that only fit A transposed are
+        taken that way without being named.
 
     Raises
     ------
@@ -42,34 +62,59 @@ def read_weights(
         Not readable, not of a known format, keys ambiguous or missing, or a declared size
         that the file cannot hold.
     """
-    named = named or {}
-    if unknown := sorted(set(named) - set(_NAMES)):
-        raise ValueError(
-            f"got a key for {unknown[0]!r}, expected keys for some of {', '.join(_NAMES)}."
-        )
+    named, turned = named or {}, set(transpose)
+    for names, known, what in ((named, _NAMES, "a key"), (turned, _MATRICES, "a transpose")):
+        if unknown := sorted(set(names) - set(known)):
+            raise ValueError(f"got {what} for {unknown[0]!r}, expected one of {', '.join(known)}.")
     file = Path(path)
     if file.is_dir():
+        if not (file / "model.safetensors").exists():
+            return _oriented(_read_folder(file, named), turned)
         file = file / "model.safetensors"
-        if not file.exists():
-            raise FileNotFoundError(
-                f"the folder {file.parent} has no model.safetensors, expected a run folder; "
-                "pass the weights file itself."
-            )
     if not file.exists():
         raise FileNotFoundError(f"there is no file {file}, expected weights; check the path.")
-    reader = {
-        ".npz": _read_npz,
-        ".safetensors": _read_safetensors,
-        ".pt": _read_torch,
-        ".pth": _read_torch,
-    }.get(file.suffix.lower())
+    reader = _READERS.get(file.suffix.lower())
     if reader is None:
         raise ValueError(
-            f"got the file {file.name}, expected .npz, .safetensors, .pt or .pth; convert it first."
+            f"got the file {file.name}, expected {', '.join(_READERS)} or a folder; "
+            "convert it first."
         )
+    with _refusing(file):
+        return _oriented(reader(file, named), turned)
+
+
+def write_weights(path: str | os.PathLike[str], arrays: dict[str, Any], activation: str) -> None:
+    """Write arrays and activation to .npz or .safetensors, atomically and reproducibly.
+
+    A sparse matrix A is written by rows, as A.data, A.indices, A.indptr and A.shape.
+
+    Raises
+    ------
+    ValueError
+        Another suffix.
+    """
+    suffix = Path(path).suffix.lower()
+    flat: dict[str, NDArray[Any]] = {}
+    for name, array in arrays.items():
+        flat |= sparse_parts(array, name) if issparse(array) else {name: array}
+    if suffix == ".npz":
+        data = _npz_bytes({**flat, "activation": np.array(activation)})
+    elif suffix == ".safetensors":
+        about = json.dumps({"version": _VERSION, "activation": activation})
+        data = safetensors_bytes(flat, {_METADATA: about})
+    else:
+        raise ValueError(
+            f"got the file {Path(path).name}, expected the suffix .npz or .safetensors."
+        )
+    write_atomically(path, data)
+
+
+@contextmanager
+def _refusing(file: Path) -> Iterator[None]:
+    """Whatever a parser says of a damaged file becomes one sentence of ours."""
     try:
-        return reader(file, named)
-    except _FileError:
+        yield
+    except FileError:
         raise
     except Exception as error:  # damaged files raise anything, from zlib to the tokenizer
         raise ValueError(
@@ -78,35 +123,33 @@ def read_weights(
         ) from error
 
 
-def write_weights(
-    path: str | os.PathLike[str], arrays: dict[str, NDArray[Any]], activation: str
-) -> None:
-    """Write arrays and activation to .npz or .safetensors, atomically and reproducibly.
-
-    Raises
-    ------
-    ValueError
-        Another suffix.
-    """
-    suffix = Path(path).suffix.lower()
-    if suffix == ".npz":
-        data = _npz_bytes({**arrays, "activation": np.array(activation)})
-    elif suffix == ".safetensors":
-        about = json.dumps({"version": _VERSION, "activation": activation})
-        data = safetensors_bytes(dict(arrays), {_METADATA: about})
-    else:
-        raise ValueError(
-            f"got the file {Path(path).name}, expected the suffix .npz or .safetensors."
-        )
-    write_atomically(path, data)
-
-
-class _FileError(ValueError):
-    """A sentence of this module, as opposed to what a parser says."""
-
-
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
+
+
+def _oriented(found: dict[str, Any], turned: set[str]) -> dict[str, Any]:
+    """The arrays as A (n, n), B (n, p), C (q, n), D (q, p); a matrix alone is A, B = C = I."""
+    if missing := sorted(turned - set(found)):
+        raise FileError(
+            f"got a transpose for {missing[0]}, which is not in the file; leave it out."
+        )
+    shapes = {name: np.shape(found[name]) for name in _MATRICES if name in found}
+    if any(len(shape) != 2 for shape in shapes.values()):
+        return found  # refused later, with the shape
+    n = shapes["A"][0]
+    if set(found) == {"A"}:
+        identity = csr_array(eye_array(n, dtype=np.float32))
+        found, shapes = (
+            {**found, "B": identity, "C": identity},
+            {**shapes, "B": (n, n), "C": (n, n)},
+        )
+    rows, columns = shapes["B"], shapes["C"]
+    turned |= {"B"} if rows[0] != n and rows[1] == n else set()
+    turned |= {"C"} if columns[1] != n and columns[0] == n else set()
+    if "D" in found:
+        p, q = rows["B" not in turned], columns["C" in turned]
+        turned |= {"D"} if shapes["D"] != (q, p) and shapes["D"] == (p, q) else set()
+    return {name: value.T if name in turned else value for name, value in found.items()}
 
 
 def _choose(keys: list[str], names: tuple[str, ...], named: dict[str, str]) -> dict[str, str]:
@@ -116,20 +159,20 @@ def _choose(keys: list[str], names: tuple[str, ...], named: dict[str, str]) -> d
         name = key.rpartition(".")[2]
         if name in names and name not in named and key not in named.values():
             if name in chosen:
-                raise _FileError(
+                raise FileError(
                     f"the keys '{chosen[name]}' and '{key}' both end in '{name}', expected one; "
                     "save the network on its own."
                 )
             chosen[name] = key
     for name, key in named.items():
         if key not in keys:
-            raise _FileError(
+            raise FileError(
                 f"there is no key '{key}' for {name}, expected one of those in the file: "
                 f"{_shown(keys)}."
             )
         chosen[name] = key
     if missing := [name for name in "ABC" if name not in chosen]:
-        raise _FileError(
+        raise FileError(
             f"there is no key ending in {' or '.join(missing)}, expected A, B and C; "
             f"the keys are: {_shown(keys)}; name them, as in A=mon.W."
         )
@@ -140,19 +183,63 @@ def _shown(keys: list[str]) -> str:
     return ", ".join(sorted(keys)[:20]) or "none"
 
 
+def _read_folder(folder: Path, named: dict[str, str]) -> dict[str, Any]:
+    """A folder with one file a matrix: A.mtx, B.npz, C.npy, …"""
+    if named:
+        raise ValueError(
+            f"got keys for the folder {folder.name}, expected its files to be named A, B, C; "
+            "rename them."
+        )
+    found: dict[str, Any] = {}
+    for name in _NAMES:
+        files = [
+            file for suffix in MATRICES for file in [folder / f"{name}{suffix}"] if file.exists()
+        ]
+        if len(files) > 1:
+            raise ValueError(
+                f"the folder {folder.name} has {files[0].name} and {files[1].name}, expected one."
+            )
+        for file in files:
+            with _refusing(file):
+                found[name] = read_matrix(file)
+    if found and set(found) != {"A"} and not {"A", "B", "C"} <= set(found):
+        raise FileNotFoundError(
+            f"the folder {folder} has the matrices {', '.join(found)}, expected A, B and C, or A "
+            "alone; add the others."
+        )
+    if not found:
+        raise FileNotFoundError(
+            f"the folder {folder} has neither model.safetensors nor a matrix A "
+            f"({', '.join(f'A{suffix}' for suffix in MATRICES)}), expected a run folder or "
+            "matrices; pass the weights file itself."
+        )
+    for name in "bc":
+        if name in found and np.ndim(found[name]) == 2 and 1 in np.shape(found[name]):
+            found[name] = np.ravel(found[name].toarray() if issparse(found[name]) else found[name])
+    return found
+
+
+def _read_alone(file: Path, named: dict[str, str]) -> dict[str, Any]:
+    if named:
+        raise FileError(f"got keys for {file.name}, which holds one matrix; leave them out.")
+    return {"A": read_matrix(file)}
+
+
 def _read_npz(file: Path, named: dict[str, str]) -> dict[str, Any]:
-    with zipfile.ZipFile(file) as archive:
-        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        if len(members) < len(archive.infolist()):
-            raise _FileError(f"{file.name} holds two members of one name, expected one of each.")
-        chosen = _choose(list(members), (*_NAMES, "activation"), named)
+    if is_sparse_matrix(file):
+        return _read_alone(file, named)
+    with Archive(file) as archive:
+        groups = sparse_groups(archive.keys)
+        whole = [key for key in archive.keys if not belongs(key, groups)]
+        chosen = _choose([*whole, *groups], (*_NAMES, "activation"), named)
         found: dict[str, Any] = {
-            name: _read_member(archive, members[key], name) for name, key in chosen.items()
+            name: archive.sparse(key) if key in groups else archive.read(key)
+            for name, key in chosen.items()
         }
     if "activation" in found:
         text = found["activation"]
         if text.ndim != 0 or text.dtype.kind != "U":
-            raise _FileError(
+            raise FileError(
                 f"the activation in {file.name} has dtype {text.dtype} and shape {text.shape}, "
                 "expected a string of shape ()."
             )
@@ -160,48 +247,31 @@ def _read_npz(file: Path, named: dict[str, str]) -> dict[str, Any]:
     return found
 
 
-def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, name: str) -> NDArray[Any]:
-    """One array, after checking that what its header declares is what the member holds."""
-    if info.file_size > max(_LARGE, _RATIO * info.compress_size):
-        raise _FileError(
-            f"{name} unpacks from {info.compress_size} to {info.file_size} bytes, expected at "
-            f"most {_RATIO} times more; save it uncompressed."
-        )
-    with archive.open(info) as stream:
-        version = np.lib.format.read_magic(stream)
-        read_header = (
-            np.lib.format.read_array_header_1_0
-            if version == (1, 0)
-            else np.lib.format.read_array_header_2_0
-        )
-        shape, fortran, dtype = read_header(stream)
-        declared = int(np.prod([int(length) for length in shape], dtype=object)) * dtype.itemsize
-        if (
-            dtype.hasobject
-            or declared != info.file_size - stream.tell()
-            or min(shape, default=1) < 0
-        ):
-            raise _FileError(
-                f"{name} declares shape {shape} and dtype {dtype} but holds {info.file_size} "
-                "bytes, expected numbers of that size; save it again."
-            )
-        data = stream.read(declared)
-    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
-
-
 def _read_safetensors(file: Path, named: dict[str, str]) -> dict[str, Any]:
     with safe_open(file, framework="numpy") as tensors:
         about = json.loads((tensors.metadata() or {}).get(_METADATA, "{}"))
         if not isinstance(about, dict) or about.get("version", _VERSION) != _VERSION:
-            raise _FileError(
+            raise FileError(
                 f"the metadata '{_METADATA}' of {file.name} is not of version {_VERSION}, expected "
                 "that; update contraction-nets or save the weights again."
             )
-        chosen = _choose(list(tensors.keys()), _NAMES, named)
+        keys = list(tensors.keys())
+        groups = sparse_groups(keys)
+        whole = [key for key in keys if not belongs(key, groups)]
+        chosen = _choose([*whole, *groups], _NAMES, named)
+
+        def read(key: str) -> NDArray[Any]:
+            if tensors.get_slice(key).get_dtype() == "BF16":  # which numpy does not have
+                return _bfloat16(file, key)
+            array: NDArray[Any] = tensors.get_tensor(key)
+            return array
+
         found: dict[str, Any] = {
-            name: _bfloat16(file, key)
-            if tensors.get_slice(key).get_dtype() == "BF16"  # which numpy does not have
-            else tensors.get_tensor(key)
+            name: sparse_matrix(
+                {part: read(f"{key}.{part}") for part in PARTS}, file.stat().st_size, key
+            )
+            if key in groups
+            else read(key)
             for name, key in chosen.items()
         }
     if "activation" in about:
@@ -220,6 +290,16 @@ def _read_torch(file: Path, named: dict[str, str]) -> dict[str, Any]:
 
     tensors = load_torch(file)
     return {name: tensors[key] for name, key in _choose(list(tensors), _NAMES, named).items()}
+
+
+_READERS = {
+    ".npz": _read_npz,
+    ".safetensors": _read_safetensors,
+    ".pt": _read_torch,
+    ".pth": _read_torch,
+    ".mtx": _read_alone,
+    ".npy": _read_alone,
+}
 
 
 def _npz_bytes(arrays: dict[str, NDArray[Any]]) -> bytes:

@@ -152,20 +152,7 @@ class LipschitzCertificate:
             gains of y_i and y_j together. The diagonal is zero. ``statement("pairs")`` is the
             same to be proved in exact arithmetic.
         """
-        C, z = full(self.weights.C), self.witness
-        feed = np.zeros((len(C), 1)) if self.weights.D is None else full(self.weights.D)
-        radii = np.ones(feed.shape[1]) if self.epsilon is None else self.epsilon
-        gains = np.zeros((len(C), len(C)))
-        with np.errstate(all="ignore"):
-            for i in range(len(C)):
-                gains[i] = np.abs(C - C[i]) @ z
-                if self.weights.D is not None:
-                    gains[i] += np.abs(feed - feed[i]) @ radii
-        terms = C.shape[1] + feed.shape[1]
-        gains = rounded_up(gains, terms, max(z.max(), radii.max()))
-        np.fill_diagonal(gains, 0.0)
-        # Both triangles are valid; summed in another order they may differ in the last bit.
-        return np.asarray(np.minimum(gains, gains.T))
+        return output_differences(self.weights.C, self.weights.D, self.witness, self.epsilon)
 
     @property
     def worst_output(self) -> int:
@@ -345,6 +332,23 @@ def lipschitz_certificate(
         solver=solver,
         epsilon=None if radii is None else _read_only(radii),
     )
+
+
+def output_differences(C: Any, D: Any, z: Array, epsilon: Array | None) -> Array:
+    """|C_i − C_j| z + |D_i − D_j|ε for all i and j, (q, q), rounded up; D may be None."""
+    rows = full(C)
+    feed = np.zeros((len(rows), 1)) if D is None else full(D)
+    radii = np.ones(feed.shape[1]) if epsilon is None else epsilon
+    sums = np.zeros((len(rows), len(rows)))
+    with np.errstate(all="ignore"):
+        for i in range(len(rows)):
+            sums[i] = np.abs(rows - rows[i]) @ z
+            if D is not None:
+                sums[i] += np.abs(feed - feed[i]) @ radii
+    sums = rounded_up(sums, rows.shape[1] + feed.shape[1], max(z.max(), radii.max()))
+    np.fill_diagonal(sums, 0.0)
+    # Both triangles are valid; summed in another order they may differ in the last bit.
+    return np.asarray(np.minimum(sums, sums.T))
 
 
 def measure_statement(weights: ImplicitWeights, optimal: OptimalWeights) -> WeightedMeasure:

@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -174,18 +174,29 @@ class ImplicitWeights:
 
     @classmethod
     def load(
-        cls, path: str | os.PathLike[str], *, keys: Mapping[str, str] | None = None
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        keys: Mapping[str, str] | None = None,
+        transpose: Iterable[str] = (),
+        activation: str | None = None,
     ) -> ImplicitWeights:
         """Read a .npz, .safetensors, .pt or .pth file, or a RUN folder (`model.safetensors`).
 
-        Keys are matched by what follows their last dot, "layer.A" is A; others are ignored.
-        Nothing in a file is ever executed.
+        Or matrices: a folder with one file each (A.mtx, B.npz of `scipy.sparse.save_npz`, C.npy,
+        …), or one such file, which is A of ``x = φ(A x + u), y = x``. Keys are matched by what
+        follows their last dot, "layer.A" is A; others are ignored. B, C and D that fit A only
+        when transposed are transposed. Nothing in a file is ever executed.
 
         Parameters
         ----------
         path : path
         keys : mapping, optional
             Keys of arrays that are called otherwise, such as ``{"A": "mon.W"}``.
+        transpose : iterable of str
+            Names of matrices that are stored transposed, where their shape does not tell.
+        activation : str, optional
+            φ, where the file does not tell it; relu otherwise.
 
         Raises
         ------
@@ -196,7 +207,14 @@ class ImplicitWeights:
         """
         from contraction_nets.certificates.files import read_weights
 
-        return cls(**read_weights(path, dict(keys or {})))
+        found = read_weights(path, dict(keys or {}), transpose)
+        told = found.setdefault("activation", activation or "relu")
+        if activation is not None and parse_activation(told) != parse_activation(activation):
+            raise ValueError(
+                f"got the activation {activation}, expected {told}, which the file tells; leave it "
+                "out."
+            )
+        return cls(**found)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to a .npz or .safetensors file, atomically; equal weights give equal bytes.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,10 +18,25 @@ from contraction_nets.cli.console import (
     print_table,
     say,
 )
-from contraction_nets.cli.weights import Keys, WeightsPath, read
+from contraction_nets.cli.tables import read_table, write_csv
+from contraction_nets.cli.weights import Activation, Keys, Transpose, WeightsPath, read
 from contraction_nets.errors import NotWellPosedError, SolverError
 
+if TYPE_CHECKING:
+    from contraction_nets.certificates.lipschitz import LipschitzCertificate
+    from contraction_nets.certificates.weights import ImplicitWeights
+
+_LARGEST_GAINS = 10**7  # entries of the gain matrix; beyond, it is only computed when asked for
 _LARGEST_DIAGNOSIS = 2000  # states; beyond, eigenvalues take longer than anybody waits
+
+
+class Kind(StrEnum):
+    """What the certificate file is to state."""
+
+    LIPSCHITZ = "lipschitz"
+    PAIRS = "pairs"
+    GAINS = "gains"
+    MEASURE = "measure"
 
 
 def certify(
@@ -29,21 +46,50 @@ def certify(
         list[str] | None, typer.Option(help="Option of the backend, as key=value; repeatable.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where to write the certificate (JSON).")] = None,
+    statement: Annotated[Kind, typer.Option(help="What --out is to state.")] = Kind.LIPSCHITZ,
+    epsilon: Annotated[
+        str, typer.Option(help="Radii of the inputs: a number, or a .csv, .npy or .npz file.")
+    ] = "",
+    norm: Annotated[
+        list[str] | None,
+        typer.Option(help="Also bound the ℓp → ℓq constant, as p,q such as 2,inf; repeatable."),
+    ] = None,
+    tighten: Annotated[
+        float | None,
+        typer.Option(help="Also bound the largest gain over all slopes, for so many seconds."),
+    ] = None,
+    inputs: Annotated[
+        Path | None, typer.Option(help="Inputs, one a row (.csv, .npy, .npz), for --radii.")
+    ] = None,
+    radii: Annotated[
+        Path | None, typer.Option(help="Where to write the certified ℓ∞ radii of --inputs (.csv).")
+    ] = None,
     keys: Keys = "",
+    transpose: Transpose = "",
+    activation: Activation = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Certify an ℓ∞ Lipschitz bound, proved in exact integer arithmetic."""
     from contraction_nets.certificates.lipschitz import lipschitz_certificate
 
-    network = read(weights, keys)
+    if (inputs is None) != (radii is None):
+        raise ValueError("got one of --inputs and --radii, expected both or none of them.")
+    if epsilon and tighten is not None:
+        raise ValueError("got --epsilon and --tighten, expected one of them; run it twice.")
+    orders = [_orders(text) for text in norm or []]
+    network = read(weights, keys, transpose, activation)
     try:
-        certificate = lipschitz_certificate(network, solver=solver, **parse_options(option or []))
+        certificate = lipschitz_certificate(
+            network, epsilon=_radii(epsilon), solver=solver, **parse_options(option or [])
+        )
     except NotWellPosedError as error:
         why = _why_not(network)
         if as_json:
             print_json({**_refusal(network, error), "why": why})
         elif why is not None:
             _print_why(str(weights), network, why)
+        if out is not None and statement is Kind.MEASURE:
+            _save_measure(network, out)
         say(f"error: {error}")
         raise typer.Exit(NOT_PROVED) from None
     report = certificate.as_dict()
@@ -52,30 +98,159 @@ def certify(
             f"the answer of '{solver}' could not be proved, expected a witness that can be; "
             "use --solver m_matrix."
         )
+    report |= _more(certificate, orders, tighten)
     if out is not None:
-        certificate.save(out)
+        certificate.save(out, statement.value)
+    if inputs is not None and radii is not None:
+        report["inputs"] = _write_radii(certificate, inputs, radii)
     if as_json:
         print_json(report)
-        return
-    lipschitz = report["lipschitz"]
+    else:
+        _print_report(str(weights), certificate, report, out, radii)
+
+
+def _print_report(
+    title: str,
+    certificate: LipschitzCertificate,
+    report: dict[str, Any],
+    out: Path | None,
+    radii: Path | None,
+) -> None:
+    lipschitz, worst = report["lipschitz"], _worst(certificate)
     bound, product = lipschitz["bound"], lipschitz["norm_product_bound"]
     ratio = f" ({product / bound:.3g} times larger)" if product and bound > 1e-38 else ""
     shapes = ", ".join(f"{name} {tuple(shape)}" for name, shape in report["shapes"].items())
-    print_table(
-        str(weights),
-        [
-            ("well-posed", "yes, proved in exact integer arithmetic"),
-            ("Lipschitz bound ℓ∞ → ℓ∞", f"{bound:.6g} per unit of input, proved"),
-            ("norm-product bound", f"{number(product)}{ratio}"),
-            ("μ∞(A)", number(report["mu_inf"])),
-            ("best weighted μ", number(report["mu_weighted"])),
-            ("spectral abscissa", number(report["abscissa"])),
-            ("solver", f"{lipschitz['solver']}, gap {number(lipschitz['primal_dual_gap'], 2)}"),
-            ("weights", f"{shapes}, φ = {network.activation}"),
-            ("sha256", report["weights_sha256"]),
-            *([("certificate", str(out))] if out else []),
-        ],
+    unit = "per unit of input" if certificate.epsilon is None else "for inputs that move by ε"
+    rows = [
+        ("well-posed", "yes, proved in exact integer arithmetic"),
+        ("Lipschitz bound ℓ∞ → ℓ∞", f"{bound:.6g} {unit}, proved"),
+        ("norm-product bound", f"{number(product)}{ratio}"),
+        ("worst pair", _named(worst)),
+        *(
+            (
+                f"ℓ{found['p']} → ℓ{found['q']} bound".replace("inf", "∞"),
+                f"{number(found['bound'])}, from the gains",
+            )
+            for found in report.get("norms", ())
+        ),
+    ]
+    if tight := report.get("tightened"):
+        exact = ", to 1e-6 the largest" if tight["exact"] else ""
+        rows.append(
+            (
+                "over all slopes",
+                f"{tight['lower']:.6g} to {tight['upper']:.6g} (sound in float64{exact})",
+            )
+        )
+    rows += [
+        ("μ∞(A)", number(report["mu_inf"])),
+        ("best weighted μ", number(report["mu_weighted"])),
+        ("spectral abscissa", number(report["abscissa"])),
+        ("solver", f"{lipschitz['solver']}, gap {number(lipschitz['primal_dual_gap'], 2)}"),
+        ("weights", f"{shapes}, φ = {certificate.weights.activation}"),
+        ("sha256", report["weights_sha256"]),
+    ]
+    if radii is not None:
+        found = report["inputs"]
+        rows.append(
+            (
+                "certified radii",
+                f"{found['count']} inputs, median {found['median']:.6g}, in {radii}",
+            )
+        )
+    if out is not None:
+        rows.append(("certificate", str(out)))
+    print_table(title, rows)
+
+
+def _named(worst: dict[str, Any]) -> str:
+    if worst["input"] is None:
+        return f"output {worst['output']}"
+    return f"output {worst['output']}, input {worst['input']}: gain {number(worst['gain'])}"
+
+
+def _worst(certificate: LipschitzCertificate) -> dict[str, Any]:
+    """The output and the input with the largest gain, as JSON; the output alone in large cases."""
+    weights = certificate.weights
+    if weights.output_dim * max(weights.state_dim, weights.input_dim) > _LARGEST_GAINS:
+        return {"output": certificate.worst_output, "input": None, "gain": None}
+    k, j = certificate.worst_pair
+    return {"output": k, "input": j, "gain": finite(float(certificate.gains[k, j]))}
+
+
+def _more(
+    certificate: LipschitzCertificate, orders: list[tuple[float, float]], tighten: float | None
+) -> dict[str, Any]:
+    """What was asked for besides the bound, as JSON."""
+    more: dict[str, Any] = {}
+    if certificate.epsilon is not None:
+        more["epsilon"] = certificate.epsilon.tolist()
+    if orders:
+        more["norms"] = [
+            {"p": f"{p:g}", "q": f"{q:g}", "bound": finite(certificate.norm(p, q))}
+            for p, q in orders
+        ]
+        more["worst"] = _worst(certificate)
+    if tighten is not None:
+        from contraction_nets.certificates.slopes import lipschitz_bounds
+
+        found = lipschitz_bounds(certificate.weights, time_limit=tighten)
+        more["tightened"] = {
+            name: getattr(found, name) for name in ("lower", "upper", "exact", "nodes")
+        }
+    return more
+
+
+def _orders(text: str) -> tuple[float, float]:
+    """p and q of "2,inf"."""
+    try:
+        p, q = (float(part) for part in text.split(","))
+    except ValueError:
+        p = q = math.nan
+    if not (p >= 1 and q >= 1):
+        raise ValueError(
+            f"got the norm {text!r}, expected p,q of at least one each, such as 2,inf."
+        )
+    return p, q
+
+
+def _radii(text: str) -> Any:
+    """ε as a number or as the numbers of a file; None for an empty text."""
+    if not text:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return read_table(Path(text), "radii").ravel()
+
+
+def _write_radii(certificate: LipschitzCertificate, inputs: Path, out: Path) -> dict[str, Any]:
+    import numpy as np
+
+    from contraction_nets.robustness.radius import certified_radii
+
+    table = read_table(inputs, "inputs")
+    found = certified_radii(certificate, table[:, None] if table.ndim == 1 else table)
+    rows = zip(
+        range(len(found.labels)),
+        found.labels.tolist(),
+        found.runners_up.tolist(),
+        found.margins.tolist(),
+        found.radii.tolist(),
+        strict=True,
     )
+    write_csv(out, ["input", "label", "runner_up", "margin", "radius"], rows)
+    return {"count": len(found.radii), "median": finite(float(np.median(found.radii)))}
+
+
+def _save_measure(network: ImplicitWeights, out: Path) -> None:
+    """What can be proved of a network that is not well-posed: that no weights η help."""
+    from contraction_nets.certificates.document import save_statement
+    from contraction_nets.certificates.optimal import optimal_weights
+    from contraction_nets.certificates.statements import NotContracting
+
+    found = optimal_weights(network.A)
+    save_statement(NotContracting(found.lower, found.x), network, out)
 
 
 def _why_not(network: Any) -> dict[str, Any] | None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from contraction_nets.cli.console import finite, number, parse_options, print_json, print_table
-from contraction_nets.cli.weights import Keys, WeightsPath, read
+from contraction_nets.cli.weights import Activation, Keys, Transpose, WeightsPath, read
 
 SUFFIXES = (".npz", ".safetensors")
 
@@ -25,6 +25,8 @@ def project(
         list[str] | None, typer.Option(help="Option of the backend, as key=value; repeatable.")
     ] = None,
     keys: Keys = "",
+    transpose: Transpose = "",
+    activation: Activation = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Project A onto {A : μ∞(A) ≤ γ}; all other weights keep every bit."""
@@ -38,7 +40,7 @@ def project(
 
     if out.suffix.lower() not in SUFFIXES:
         raise ValueError(f"got the file {out.name}, expected the suffix {' or '.join(SUFFIXES)}.")
-    network = read(weights, keys)
+    network = read(weights, keys, transpose, activation)
     if eta == "ones":
         chosen = None
     elif eta == "optimal":

@@ -8,20 +8,22 @@ from typing import Annotated, Any
 import typer
 
 from contraction_nets.cli.console import NOT_PROVED, print_json, print_table, say
-from contraction_nets.cli.weights import Keys, WeightsPath, read
+from contraction_nets.cli.weights import Activation, Keys, Transpose, WeightsPath, read
 
 
 def verify(
     certificate: Annotated[Path, typer.Argument(help="A certificate that certify --out wrote.")],
     weights: WeightsPath,
     keys: Keys = "",
+    transpose: Transpose = "",
+    activation: Activation = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Check a certificate in exact integer arithmetic: exit code 0 proved, 1 not proved."""
     from contraction_nets.certificates.document import load_certificate, plain
 
     document = load_certificate(certificate)
-    network = read(weights, keys)
+    network = read(weights, keys, transpose, activation)
     objection = document.objection(network)
     statement = document.statement
     claims = {name: plain(value) for name, value in statement.part(statement.claims).items()}

@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 WeightsPath = Annotated[
     Path,
-    typer.Argument(help="A .npz, .safetensors, .pt or .pth file, or the folder of a run."),
+    typer.Argument(
+        help="A .npz, .safetensors, .pt or .pth file, the folder of a run, a matrix A (.mtx, .npy, "
+        ".npz) or a folder of such matrices A, B, C, …"
+    ),
 ]
 Keys = Annotated[
     str,
@@ -22,7 +25,20 @@ Keys = Annotated[
 ]
 
 
-def read(path: Path, keys: str) -> ImplicitWeights:
+Transpose = Annotated[
+    str,
+    typer.Option(
+        help="Matrices that are stored transposed, as in A,B, where their shape does not tell."
+    ),
+]
+Activation = Annotated[
+    str | None, typer.Option(help="φ, where the file does not tell it; relu otherwise.")
+]
+
+
+def read(
+    path: Path, keys: str = "", transpose: str = "", activation: str | None = None
+) -> ImplicitWeights:
     """The weights in a file, their keys as ``A=mon.W,B=U.weight``.
 
     Raises
@@ -40,4 +56,5 @@ def read(path: Path, keys: str) -> ImplicitWeights:
         if not equals or name in named:
             raise ValueError(f"got the keys {keys!r}, expected the form A=mon.W,B=U.weight.")
         named[name] = key
-    return ImplicitWeights.load(path, keys=named)
+    turned = list(filter(None, transpose.split(",")))
+    return ImplicitWeights.load(path, keys=named, transpose=turned, activation=activation)

@@ -81,6 +81,50 @@ class Dense(StateOperator):
 
 
 @dataclass(frozen=True, eq=False)
+class Sparse(StateOperator):
+    """A as an (n, n) sparse tensor of coordinates, coalesced; states are (batch, n)."""
+
+    weight: Tensor
+
+    @property
+    def _on_diagonal(self) -> Tensor:
+        rows, columns = self.weight.indices()
+        return rows == columns
+
+    def affine(self, x: Tensor, s: Tensor) -> Tensor:
+        return torch.sparse.mm(self.weight, x.T).T + s
+
+    @property
+    def diagonal(self) -> Tensor:
+        return self._summed(torch.where(self._on_diagonal, self.weight.values(), 0.0))
+
+    def row_sums(self, eta: Tensor) -> Tensor:
+        values = self.weight.values().to(torch.float64)
+        majorant = torch.where(self._on_diagonal, values, values.abs())
+        weights = eta.to(torch.float64).expand(self.weight.shape[0])
+        return self._summed(majorant * weights[self.weight.indices()[1]]) / weights
+
+    def without_diagonal(self) -> Sparse:
+        return self._with(torch.where(self._on_diagonal, 0.0, self.weight.values()))
+
+    def transposed(self) -> Sparse:
+        return Sparse(self.weight.t().coalesce())
+
+    def weight_gradient(self, w: Tensor, x: Tensor) -> Tensor:
+        rows, columns = self.weight.indices()
+        return self._with((w[:, rows] * x[:, columns]).sum(dim=0)).weight
+
+    def _summed(self, values: Tensor) -> Tensor:
+        return values.new_zeros(self.weight.shape[0]).index_add(0, self.weight.indices()[0], values)
+
+    def _with(self, values: Tensor) -> Sparse:
+        places, shape = self.weight.indices(), self.weight.shape
+        return Sparse(
+            torch.sparse_coo_tensor(places, values, shape, is_coalesced=True, check_invariants=True)
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class Convolution(StateOperator):
     """A as a zero-padded, stride-1 convolution (THEORY §9); states are (batch, c, h, w).
 
