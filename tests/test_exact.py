@@ -294,10 +294,10 @@ def test_many_chunks_are_one_matrix(monkeypatch):
             assert not prove_bound(*matrices, None, z, math.nextafter(bound, 0))
 
 
-def exact_relu_equilibrium(A, s):
-    """The solution of x = relu(A x + s) as fractions, by trying every active set."""
+def exact_relu_equilibrium(A, drive):
+    """The solution of x = relu(A x + drive) for fractions, by trying every active set."""
     n = len(A)
-    a, (drive,) = rational(A), rational(s)
+    a = rational(A)
     for active in range(2**n):
         on = [i for i in range(n) if active >> i & 1]
         rows = [[(i == j) - a[i][j] for j in on] + [drive[i]] for i in on]
