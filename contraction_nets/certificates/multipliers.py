@@ -37,12 +37,15 @@ class MultiplierSearch:
         self.F[:, :m] -= reduced.states
         self.active = np.ones((k, size), dtype=bool)
         self.active[:, :m] = reduced.free
-        self.cost = np.zeros(size)
-        self.cost[m:] = 1.0
+        self.cost = np.zeros((k, size))
+        self.cost[:, m:] = 1.0
         diagonal = np.arange(m)
         K = np.eye(m) - np.abs(A)
         K[:, diagonal, diagonal] = 1.0 - A[:, diagonal, diagonal]
-        z = _solve(K, np.abs(B).sum(axis=2) + _START)
+        arriving = np.abs(B).sum(axis=2)
+        most = arriving.max(axis=1, keepdims=True, initial=0.0)
+        z = _solve(K, arriving + _START * np.where(most > 0, most, 1.0))
+        self.units = z**2
         bounds = (np.abs(reduced.output[:, :m]) * z).sum(axis=1)
         bounds += np.abs(reduced.output[:, m:]).sum(axis=1)
         self.exponent = np.where(bounds > 0, np.frexp(bounds)[1], 0)
@@ -53,28 +56,31 @@ class MultiplierSearch:
         passed = (y[:, None] @ np.abs(B))[:, 0] + weights[:, m:]
         self.theta = t[:, None] * np.concatenate([2.0 * y / z, passed], axis=1)
         self.theta[~self.active] = 1.0
+        self.inside = self.theta.copy()
         self.Y = np.zeros_like(self.F)
 
     def run(self, accuracy: float, goal: float) -> None:
         """Until Σμ is within 2 · accuracy of its optimum, or 1% below the square of the goal."""
         # A little cost keeps multipliers of states that hardly matter from growing for ever.
-        self.cost[: self.m] = 1e-3 * accuracy
+        self.cost[:, : self.m] = 1e-3 * accuracy * self.units
         enough = 0.99 * np.ldexp(goal, -self.exponent) ** 2
         running = np.arange(len(self.theta))
         for step in range(_STEPS):
             F, c, theta, Y = self.F[running], self.c[running], self.theta[running], self.Y[running]
+            cost = self.cost[running]
             H = _symmetric(theta[..., None] * F) - c[:, :, None] * c[:, None, :]
             try:
                 P = _inverse(H)
                 if step == 0:
-                    Y = P * (theta @ self.cost / self.size)[:, None, None]
-                theta, Y, alive = self._advance(F, H, P, theta, Y, self.active[running])
+                    Y = P * ((theta * cost).sum(axis=1) / self.size)[:, None, None]
+                theta, Y, alive = self._advance(F, H, P, theta, Y, cost, self.active[running])
             except np.linalg.LinAlgError:
                 break
-            running, c, theta, Y = running[alive], c[alive], theta[alive], Y[alive]
+            running, c, theta = running[alive], c[alive], theta[alive]
+            Y, cost = Y[alive], cost[alive]
             self.theta[running], self.Y[running] = theta, Y
-            value = theta @ self.cost
-            missed = np.abs((self.F[running] * Y).sum(axis=2) - self.cost) * self.active[running]
+            value = (theta * cost).sum(axis=1)
+            missed = np.abs((self.F[running] * Y).sum(axis=2) - cost) * self.active[running]
             feasible = missed.max(axis=1, initial=0.0) < _FEASIBLE
             below = np.where(feasible, (c * (Y @ c[..., None])[..., 0]).sum(axis=1), -np.inf)
             accurate = value - below <= 2.0 * accuracy * value
@@ -83,7 +89,14 @@ class MultiplierSearch:
                 break
 
     def _advance(
-        self, F: Array, H: Array, P: Array, theta: Array, Y: Array, active: NDArray[np.bool_]
+        self,
+        F: Array,
+        H: Array,
+        P: Array,
+        theta: Array,
+        Y: Array,
+        cost: Array,
+        active: NDArray[np.bool_],
     ) -> tuple[Array, Array, NDArray[np.bool_]]:
         """Predictor and corrector of Mehrotra; the last array says where they can be trusted."""
         FY, FP, T = F @ Y, F @ P, F.transpose(0, 2, 1)
@@ -96,7 +109,7 @@ class MultiplierSearch:
         centre = np.diagonal(FP, axis1=1, axis2=2)
 
         def direction(sigma: Array, second: Array) -> tuple[Array, Array, Array]:
-            right = sigma[:, None] * centre - self.cost
+            right = sigma[:, None] * centre - cost
             right -= ((F @ second) * np.eye(self.size)).sum(axis=2)
             change = _equilibrated(matrix, np.where(active, right, 0.0))
             slack = _symmetric(change[..., None] * F)

@@ -20,6 +20,9 @@ from contraction_nets.certificates.reduction import TINY, Reduced
 
 Array = NDArray[np.float64]
 
+_BLENDS = (0.0, 1e-9, 1e-7, 1e-5, 1e-3, 1.0)
+"""How far to go back to where the search started, where rounding spoiled its last point."""
+
 
 def sector_bounds(
     reduced: Reduced, z: Array, accuracy: float, goal: float = 0.0
@@ -70,20 +73,25 @@ def sector_bounds(
             return np.full(k, np.inf), slopes, np.where(reduced.free, 0.0, scores)
         problem.run(accuracy, goal)
         guess, score = problem.moments()
-        bounds = _verified(small, z[order], problem)
+        bounds = np.full(k, np.inf)
+        for blend in _BLENDS:
+            theta = problem.theta + blend * (problem.inside - problem.theta)
+            bounds = np.minimum(bounds, _verified(small, z[order], problem, theta))
+            if np.isfinite(bounds).all():
+                break
     slopes[lines, order] = guess
     scores[lines, order] = np.where(small.free, np.maximum(np.nan_to_num(score), 0.0), -1.0)
     return bounds, slopes, scores
 
 
-def _verified(reduced: Reduced, z: Array, search: MultiplierSearch) -> Array:
-    """√(Σμ + what rounding may have lost) for the multipliers of the search.
+def _verified(reduced: Reduced, z: Array, search: MultiplierSearch, theta: Array) -> Array:
+    """√(Σμ + what rounding may have lost) for these multipliers; inf where they prove nothing.
 
     A Cholesky factorization that runs to its end proves H + ΔH ⪰ 0 with ‖ΔH‖ at most
     γ_{N+1} tr H (Rump 2006); |x| ≤ z and |u| ≤ 1 turn that, and the radii, into numbers.
     """
     m, N = search.m, search.size
-    theta, c = np.where(search.active, search.theta, 0.0), search.c
+    theta, c = np.where(search.active, theta, 0.0), search.c
     scaled = theta[..., None] * search.F
     outer = c[:, :, None] * c[:, None, :]
     H = (scaled + scaled.transpose(0, 2, 1)) / 2 - outer
