@@ -43,9 +43,10 @@ class MultiplierSearch:
         K = np.eye(m) - np.abs(A)
         K[:, diagonal, diagonal] = 1.0 - A[:, diagonal, diagonal]
         arriving = np.abs(B).sum(axis=2)
-        most = arriving.max(axis=1, keepdims=True, initial=0.0)
-        z = _solve(K, arriving + _START * np.where(most > 0, most, 1.0))
-        self.units = z**2
+        stiffness = K[:, diagonal, diagonal]
+        most = (arriving / stiffness).max(axis=1, keepdims=True, initial=0.0)
+        z = _solve(K, arriving + _START * stiffness * np.where(most > 0, most, 1.0))
+        self.units = np.where(reduced.free, z**2, 0.0)
         bounds = (np.abs(reduced.output[:, :m]) * z).sum(axis=1)
         bounds += np.abs(reduced.output[:, m:]).sum(axis=1)
         self.exponent = np.where(bounds > 0, np.frexp(bounds)[1], 0)
