@@ -181,6 +181,29 @@ def test_a_reduced_network_contains_the_exact_one(kind, seed):
 
 
 @settings(deadline=None, max_examples=60)
+@given(seeds, st.sampled_from(["states", "output"]), st.booleans())
+def test_sectors_cover_every_network_within_the_radii(seed, where, positive):
+    rng = np.random.default_rng(seed)
+    n, p = int(rng.integers(1, 4)), int(rng.integers(1, 3))
+    states, output = rng.normal(size=(n, n + p)), rng.normal(size=n + p)
+    states[:, :n] *= 0.6 / np.abs(states[:, :n]).sum(axis=1)[:, None]
+    if positive:  # where the bound of the middle is attained, and no radius can hide
+        states, output = np.abs(states), np.abs(output)
+    radii = {"states": np.zeros_like(states), "output": np.zeros_like(output)}
+    radii[where] += 0.1 / n
+    largest = np.abs(states) + radii["states"]
+    z = np.linalg.solve(np.eye(n) - largest[:, :n], largest[:, n:].sum(axis=1)) * (1 + 1e-9)
+    free = np.ones((1, n), dtype=bool)
+    batch = (X[None] for X in (states, radii["states"], output, radii["output"]))
+    bound = sectors.sector_bounds(reduction.Reduced(free, *batch), z, 1e-9)[0][0]
+    for _ in range(8):
+        other = states + radii["states"] * (1 if positive else rng.choice([-1, 1], states.shape))
+        direct = output + radii["output"] * (1 if positive else rng.choice([-1, 1], output.shape))
+        weights = other[:, :n], other[:, n:], direct[None, :n], direct[None, n:]
+        assert exact_maximum(*weights) <= Fraction(bound)
+
+
+@settings(deadline=None, max_examples=60)
 @given(seeds, st.sampled_from([1 - 1e-3, 1 - 1e-9, 1 - 1e-14]))
 @example(7, 1 - 2.0**-50)
 def test_the_inverse_is_bounded_from_above(seed, gamma):
