@@ -141,6 +141,9 @@ def linear_bound(reduced, k):
 
 @settings(deadline=None, max_examples=60)
 @given(st.sampled_from(KINDS), seeds, st.sampled_from([1e-9, 1e-6, 1e-2]))
+@example("dense", 1156340, 1e-2)  # inputs that hardly arrive
+@example("diagonal", 98, 1e-2)  # a state a million times as stiff as the others
+@example("diagonal", 105, 1e-9)  # multipliers that rounding puts outside the cone
 def test_sectors_hold_and_are_no_worse_than_the_linear_program(kind, seed, accuracy):
     rng = np.random.default_rng(seed)
     weights = network(rng, kind, n=5, q=1)
@@ -177,6 +180,29 @@ def test_a_reduced_network_contains_the_exact_one(kind, seed):
         exact, reduced.output[0, 4:], reduced.output_radius[0, 4:], strict=True
     ):
         assert abs(value / unit - Fraction(middle)) <= Fraction(radius)
+
+
+@settings(deadline=None, max_examples=60)
+@given(seeds, st.sampled_from(["states", "output"]), st.booleans())
+def test_sectors_cover_every_network_within_the_radii(seed, where, positive):
+    rng = np.random.default_rng(seed)
+    n, p = int(rng.integers(1, 4)), int(rng.integers(1, 3))
+    states, output = rng.normal(size=(n, n + p)), rng.normal(size=n + p)
+    states[:, :n] *= 0.6 / np.abs(states[:, :n]).sum(axis=1)[:, None]
+    if positive:  # where the bound of the middle is attained, and no radius can hide
+        states, output = np.abs(states), np.abs(output)
+    radii = {"states": np.zeros_like(states), "output": np.zeros_like(output)}
+    radii[where] += 0.1 / n
+    largest = np.abs(states) + radii["states"]
+    z = np.linalg.solve(np.eye(n) - largest[:, :n], largest[:, n:].sum(axis=1)) * (1 + 1e-9)
+    free = np.ones((1, n), dtype=bool)
+    batch = (X[None] for X in (states, radii["states"], output, radii["output"]))
+    bound = sectors.sector_bounds(reduction.Reduced(free, *batch), z, 1e-9)[0][0]
+    for _ in range(8):
+        other = states + radii["states"] * (1 if positive else rng.choice([-1, 1], states.shape))
+        direct = output + radii["output"] * (1 if positive else rng.choice([-1, 1], output.shape))
+        weights = other[:, :n], other[:, n:], direct[None, :n], direct[None, n:]
+        assert exact_maximum(*weights) <= Fraction(bound)
 
 
 @settings(deadline=None, max_examples=60)

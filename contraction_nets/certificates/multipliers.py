@@ -43,8 +43,11 @@ class MultiplierSearch:
         diagonal = np.arange(m)
         K = np.eye(m) - np.abs(A)
         K[:, diagonal, diagonal] = 1.0 - A[:, diagonal, diagonal]
-        z = _inflated_states(K, B, _START)
-        self.units = z**2
+        arriving = np.abs(B).sum(axis=2)
+        stiffness = K[:, diagonal, diagonal]
+        most = (arriving / stiffness).max(axis=1, keepdims=True, initial=0.0)
+        z = _solve(K, arriving + _START * stiffness * np.where(most > 0, most, 1.0))
+        self.units = np.where(reduced.free, z**2, 0.0)
         bounds = (np.abs(reduced.output[:, :m]) * z).sum(axis=1)
         bounds += np.abs(reduced.output[:, m:]).sum(axis=1)
         self.exponent = np.where(bounds > 0, np.frexp(bounds)[1], 0)
@@ -62,8 +65,10 @@ class MultiplierSearch:
         y = _solve(K.transpose(0, 2, 1), weights[:, :m])
         t = (weights[:, :m] * z).sum(axis=1) + weights[:, m:].sum(axis=1)
         passed = (y[:, None] @ np.abs(B))[:, 0] + weights[:, m:]
-        theta = t[:, None] * np.concatenate([2.0 * y / z, passed], axis=1)
-        return np.where(self.active, theta, 1.0)
+        self.theta = t[:, None] * np.concatenate([2.0 * y / z, passed], axis=1)
+        self.theta[~self.active] = 1.0
+        self.inside = self.theta.copy()
+        self.Y = np.zeros_like(self.F)
 
     def run(self, accuracy: float, goal: float) -> None:
         """Until Σμ is within 2 · accuracy of its optimum, or 1% below the square of the goal."""

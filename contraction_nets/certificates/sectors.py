@@ -79,8 +79,6 @@ def sector_bounds(
             bounds = np.minimum(bounds, _verified(small, z[order], problem, theta))
             if np.isfinite(bounds).all():
                 break
-        # Where states of very different scales stop the search early.
-        bounds = np.minimum(bounds, _verified(small, z[order], problem, problem.linear))
     slopes[lines, order] = guess
     scores[lines, order] = np.where(small.free, np.maximum(np.nan_to_num(score), 0.0), -1.0)
     return bounds, slopes, scores
