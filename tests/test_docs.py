@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -50,31 +51,8 @@ def in_python(script, namespace):
 
 
 def lines(text):
-    """Lines without trailing blanks and without blank lines at either end of a table."""
-    found = [line.rstrip() for line in text.splitlines()]
-    return [line for line in found if line]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """The folder in which the page has been run."""
-    folder = tmp_path_factory.mktemp("page")
-    namespace = {"__name__": "page"}
-    previous = Path.cwd()
-    os.chdir(folder)
-    try:
-        for (kind, block), (next_kind, shown) in zip(BLOCKS, [*BLOCKS[1:], ("", "")], strict=True):
-            if kind == "python":
-                printed = in_python(block, namespace)
-            elif kind == "sh":
-                printed = in_shell(block, folder)
-            else:
-                continue
-            if next_kind == "text":
-                assert lines(printed) == lines(shown), f"{block}\nprints\n{printed}"
-    finally:
-        os.chdir(previous)
-    return folder
+    """Lines without trailing blanks, and no empty ones."""
+    return [line.rstrip() for line in text.splitlines() if line.strip()]
 
 
 def test_every_block_is_run_or_compared():
@@ -85,27 +63,32 @@ def test_every_block_is_run_or_compared():
         assert kind != "text" or before in ("python", "sh")
 
 
-def test_the_page_runs_and_prints_what_it_shows(folder):
-    assert (folder / "small.json").exists()
+def test_the_page_runs_and_prints_what_it_shows(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace = {"__name__": "page"}
+    for (kind, block), (next_kind, shown) in pairwise([*BLOCKS, ("", "")]):
+        if kind in ("python", "sh"):
+            printed = in_python(block, namespace) if kind == "python" else in_shell(block, tmp_path)
+            if next_kind == "text":
+                assert lines(printed) == lines(shown), f"{block}\nprints\n{printed}"
 
-
-def test_the_file_that_is_shown_is_the_one_that_is_written(folder):
+    # The file that is shown is the one that was written. Elsewhere the last bits may differ; what
+    # is on the page is a proof all the same.
     ((_, shown),) = (block for block in BLOCKS if block[0] == "json")
-    assert json.loads(shown) == json.loads((folder / "small.json").read_text("utf-8"))
-    # Elsewhere the last bits may differ; the file on the page is a proof all the same.
-    path = folder / "shown.json"
-    path.write_text(shown, "utf-8")
-    assert load_certificate(path).objection(ImplicitWeights.load(folder / "small.npz")) is None
+    assert json.loads(shown) == json.loads(Path("small.json").read_text("utf-8"))
+    Path("shown.json").write_text(shown, "utf-8")
+    assert load_certificate("shown.json").objection(ImplicitWeights.load("small.npz")) is None
+
+    # Every kind of statement was made.
+    files = [path for path in Path().glob("*.json") if path.name != "broken.json"]
+    assert {load_certificate(path).statement.kind for path in files} == set(STATEMENTS)
 
 
-def test_every_kind_of_statement_is_explained_and_made(folder):
-    made = {load_certificate(path).statement.kind for path in folder.glob("*.json")
-            if path.name not in ("broken.json", "shown.json")}  # fmt: skip
-    assert made == set(STATEMENTS)
-    for kind, statement in STATEMENTS.items():
-        assert f"| `{kind}`" in PAGE
-        for name in statement.claims:
-            assert f"`{name}`" in PAGE or f".{name}`" in PAGE
+@pytest.mark.parametrize("kind", STATEMENTS)
+def test_every_kind_of_statement_is_explained(kind):
+    assert f"| `{kind}`" in PAGE
+    for name in STATEMENTS[kind].claims:
+        assert f"`{name}`" in PAGE or f".{name}`" in PAGE
 
 
 def test_links_lead_somewhere():
