@@ -15,7 +15,6 @@ Array = NDArray[np.float64]
 
 _STEPS = 60
 _START = 0.05  # how far inside the feasible set the search starts
-_CLOSE = 1e-9  # how far inside the multipliers are that do as well as the linear program
 _FEASIBLE = 1e-8  # error of the moments up to which they bound the optimum
 
 
@@ -52,16 +51,7 @@ class MultiplierSearch:
         bounds += np.abs(reduced.output[:, m:]).sum(axis=1)
         self.exponent = np.where(bounds > 0, np.frexp(bounds)[1], 0)
         self.c = np.ldexp(reduced.output, -self.exponent[:, None])
-        self.inside = self._linear_program(K, B, _START)
-        self.linear = self._linear_program(K, B, _CLOSE)
-        self.theta = self.inside.copy()
-        self.Y = np.zeros_like(self.F)
-
-    def _linear_program(self, K: Array, B: Array, start: float) -> Array:
-        """The multipliers of the linear program, moved inside the feasible set by `start`."""
-        m = self.m
-        z = _inflated_states(K, B, start)
-        weights = np.abs(self.c) + start / self.size
+        weights = np.abs(self.c) + _START / size
         y = _solve(K.transpose(0, 2, 1), weights[:, :m])
         t = (weights[:, :m] * z).sum(axis=1) + weights[:, m:].sum(axis=1)
         passed = (y[:, None] @ np.abs(B))[:, 0] + weights[:, m:]
@@ -146,13 +136,6 @@ class MultiplierSearch:
         v = ((rows @ self.Y) * rows).sum(axis=2)
         slopes = np.clip(np.sqrt(np.where(v > 0, x / v, 0.0)), 0.0, 1.0)
         return slopes, self.theta[:, :m] * x * (1.0 - slopes)
-
-
-def _inflated_states(K: Array, B: Array, start: float) -> Array:
-    """K⁻¹ (|B| 1 + δ) with δ relative to the largest of |B| 1."""
-    arriving = np.abs(B).sum(axis=2)
-    most = arriving.max(axis=1, keepdims=True, initial=0.0)
-    return _solve(K, arriving + start * np.where(most > 0, most, 1.0))
 
 
 def cholesky(matrices: Array) -> tuple[Array, NDArray[np.bool_]]:
