@@ -30,7 +30,7 @@ from contraction_nets.certificates.matrix_files import (
     sparse_matrix,
     sparse_parts,
 )
-from contraction_nets.certificates.storage import write_atomically
+from contraction_nets.certificates.storage import check_regular, write_atomically
 
 _NAMES = ("A", "B", "C", "D", "b", "c")
 _MATRICES = ("A", "B", "C", "D")
@@ -80,6 +80,7 @@ def read_weights(
             f"got the file {file.name}, expected {', '.join(_READERS)} or a folder; "
             "convert it first."
         )
+    check_regular(file)
     with _refusing(file):
         return _oriented(reader(file, named), turned)
 
@@ -134,7 +135,7 @@ def _oriented(found: dict[str, Any], turned: set[str]) -> dict[str, Any]:
     """The arrays as A (n, n), B (n, p), C (q, n), D (q, p); a matrix alone is A, B = C = I."""
     if missing := sorted(turned - set(found)):
         raise FileError(
-            f"got a transpose for {missing[0]}, which is not in the file; leave it out."
+            f"got a transpose for {missing[0]}, expected a matrix of the file; leave it out."
         )
     shapes = {name: np.shape(found[name]) for name in _MATRICES if name in found}
     if set(found) == {"A"} and len(shapes["A"]) != 2:
@@ -207,6 +208,7 @@ def _read_folder(folder: Path, named: dict[str, str]) -> dict[str, Any]:
                 f"the folder {folder.name} has {files[0].name} and {files[1].name}, expected one."
             )
         for file in files:
+            check_regular(file)
             with _refusing(file):
                 found[name] = read_matrix(file)
     if found and set(found) != {"A"} and not {"A", "B", "C"} <= set(found):

@@ -62,6 +62,18 @@ def _cannot_write(target: Path, reason: str) -> ValueError:
     )
 
 
+def check_regular(path: Path) -> None:
+    """Refuse what is there but no file: a device or a pipe may have no end.
+
+    Raises
+    ------
+    ValueError
+        A folder, a device, a pipe or a socket.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} cannot be read (not a regular file), expected a file.")
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write readable JSON, atomically."""
     write_atomically(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())

@@ -81,8 +81,9 @@ def certify(
     if epsilon and tighten is not None:
         raise ValueError("got --epsilon and --tighten, expected one of them; run it twice.")
     orders = [_orders(text) for text in norm or []]
-    for target in filter(None, (out, radii)):
-        check_target(target)
+    targets = [check_target(target) for target in (out, radii) if target is not None]
+    if len(set(targets)) < len(targets):
+        raise ValueError(f"got {out} for --out and --radii, expected two files.")
     network, sizes = read(weights, keys, transpose, activation), _radii(epsilon)
     table = None if inputs is None else read_table(inputs, "inputs")
     try:

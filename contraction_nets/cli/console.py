@@ -19,6 +19,9 @@ from contraction_nets.errors import (
 )
 
 DONE, NOT_PROVED, BAD_INPUT, SOLVER_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+_LONGEST = 1000  # characters of a sentence that quotes a name from a file or an argument
+_TAKEN = ("A", "B", "C", "D", "epsilon", "eta", "gamma", "name", "solver", "weights")
+"""Arguments of what the options are passed on to."""
 
 
 def guarded(command: Callable[[], Any]) -> int:
@@ -104,11 +107,13 @@ def parse_options(pairs: list[str]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
-        if not equals or not key:
-            raise ValueError(f"got the option {pair!r}, expected key=value.")
+        if not equals or not key or key in _TAKEN:
+            raise ValueError(
+                f"got the option {pair!r}, expected key=value with an option of the backend."
+            )
         try:
             options[key] = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             options[key] = text
     return options
 
@@ -129,6 +134,8 @@ def _fail(error: object, code: int) -> int:
     sentence = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
         sentence = f"{sentence}, expected a file that can be read and written."
+    if len(sentence) > _LONGEST:
+        sentence = f"{sentence[: _LONGEST // 2]} … {sentence[-_LONGEST // 2 :]}"
     say(f"error: {''.join(c if c.isprintable() else ascii(c)[1:-1] for c in sentence)}")
     return code
 
