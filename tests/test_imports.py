@@ -33,7 +33,7 @@ WITHOUT_TORCH = ("errors", "geometry", "solving", "certificates")
 UPWARDS = {
     ("certificates/weights.py", "contraction_nets.nn.convert"): "conversions need torch",
     ("certificates/weights.py", "contraction_nets.nn.layers"): "for type checkers",
-    ("certificates/files.py", "contraction_nets.nn.convert"): "reading .pt files needs torch",
+    ("certificates/files.py", "contraction_nets.nn.torch_files"): "reading .pt files needs torch",
 }
 """Imports against the arrows, none of which happens when the file is imported."""
 

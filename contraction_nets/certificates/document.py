@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from contraction_nets.certificates.statements import STATEMENTS, LipschitzBound, Statement
-from contraction_nets.certificates.storage import write_atomically
+from contraction_nets.certificates.storage import check_regular, write_atomically
 
 if TYPE_CHECKING:
     from contraction_nets.certificates.weights import ImplicitWeights
@@ -25,6 +25,16 @@ FORMAT = "contraction-nets certificate"
 VERSION = 1
 _SLOPES = "[0, 1]"
 _UNITS = "inputs as given to the network"
+_PARTS = (
+    "format",
+    "version",
+    "statement",
+    "assumptions",
+    "shapes",
+    "weights_sha256",
+    "witness",
+    "report",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +142,7 @@ def load_certificate(path: str | os.PathLike[str]) -> CertificateDocument:
         Not a certificate of this version, or malformed.
     """
     file = Path(path)
+    check_regular(file)
     try:
         data = file.read_bytes()
     except FileNotFoundError:
@@ -150,7 +161,8 @@ def load_certificate(path: str | os.PathLike[str]) -> CertificateDocument:
         return _parse(content)
     except _Malformed as error:
         raise ValueError(
-            f"{file.name} is not a certificate of version {VERSION}: {error}; save it again."
+            f"{file.name} is not a certificate of version {VERSION}: {error}, expected what "
+            "certify --out writes; save it again."
         ) from None
 
 
@@ -196,10 +208,12 @@ def _parse(content: Any) -> CertificateDocument:
     _require(isinstance(content, dict), "it is not an object")
     _require(content.get("format") == FORMAT, "its format is another")
     version = content.get("version")
-    _require(type(version) is int and version == VERSION, f"its version is {version!r}")
+    _require(type(version) is int and version == VERSION, f"its version is {version!r:.60}")
     assumptions = _field(content, "assumptions", dict)
     _require(assumptions.get("slopes") == _SLOPES, f"its slopes are not {_SLOPES}")
     _require(assumptions.get("units") == _UNITS, f"its units are not '{_UNITS}'")
+    for part, known in ((content, _PARTS), (assumptions, ("activation", "slopes", "units"))):
+        _require(set(part) <= set(known), "it has parts that it should not have")
     report = _field(content, "report", dict)
     stated = _field(content, "statement", dict)
     statement = _statement(stated, content.get("witness"))

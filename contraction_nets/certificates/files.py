@@ -24,12 +24,13 @@ from contraction_nets.certificates.matrix_files import (
     FileError,
     belongs,
     is_sparse_matrix,
+    printable,
     read_matrix,
     sparse_groups,
     sparse_matrix,
     sparse_parts,
 )
-from contraction_nets.certificates.storage import write_atomically
+from contraction_nets.certificates.storage import check_regular, write_atomically
 
 _NAMES = ("A", "B", "C", "D", "b", "c")
 _MATRICES = ("A", "B", "C", "D")
@@ -79,6 +80,7 @@ def read_weights(
             f"got the file {file.name}, expected {', '.join(_READERS)} or a folder; "
             "convert it first."
         )
+    check_regular(file)
     with _refusing(file):
         return _oriented(reader(file, named), turned)
 
@@ -124,16 +126,22 @@ def _refusing(file: Path) -> Iterator[None]:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
+    return printable((str(error).strip().splitlines() or [type(error).__name__])[0], 200).rstrip(
+        "."
+    )
 
 
 def _oriented(found: dict[str, Any], turned: set[str]) -> dict[str, Any]:
     """The arrays as A (n, n), B (n, p), C (q, n), D (q, p); a matrix alone is A, B = C = I."""
     if missing := sorted(turned - set(found)):
         raise FileError(
-            f"got a transpose for {missing[0]}, which is not in the file; leave it out."
+            f"got a transpose for {missing[0]}, expected a matrix of the file; leave it out."
         )
     shapes = {name: np.shape(found[name]) for name in _MATRICES if name in found}
+    if set(found) == {"A"} and len(shapes["A"]) != 2:
+        raise FileError(
+            f"A has shape {shapes['A']}, expected (n, n), two dimensions; save it again."
+        )
     if any(len(shape) != 2 for shape in shapes.values()):
         return found  # refused later, with the shape
     n = shapes["A"][0]
@@ -160,15 +168,15 @@ def _choose(keys: list[str], names: tuple[str, ...], named: dict[str, str]) -> d
         if name in names and name not in named and key not in named.values():
             if name in chosen:
                 raise FileError(
-                    f"the keys '{chosen[name]}' and '{key}' both end in '{name}', expected one; "
-                    "save the network on its own."
+                    f"the keys '{printable(chosen[name])}' and '{printable(key)}' both end in "
+                    f"'{name}', expected one; save the network on its own."
                 )
             chosen[name] = key
     for name, key in named.items():
         if key not in keys:
             raise FileError(
-                f"there is no key '{key}' for {name}, expected one of those in the file: "
-                f"{_shown(keys)}."
+                f"there is no key '{printable(key)}' for {name}, expected one of those in the "
+                f"file: {_shown(keys)}."
             )
         chosen[name] = key
     if missing := [name for name in "ABC" if name not in chosen]:
@@ -180,7 +188,7 @@ def _choose(keys: list[str], names: tuple[str, ...], named: dict[str, str]) -> d
 
 
 def _shown(keys: list[str]) -> str:
-    return ", ".join(sorted(keys)[:20]) or "none"
+    return ", ".join(map(printable, sorted(keys)[:20])) or "none"
 
 
 def _read_folder(folder: Path, named: dict[str, str]) -> dict[str, Any]:
@@ -200,6 +208,7 @@ def _read_folder(folder: Path, named: dict[str, str]) -> dict[str, Any]:
                 f"the folder {folder.name} has {files[0].name} and {files[1].name}, expected one."
             )
         for file in files:
+            check_regular(file)
             with _refusing(file):
                 found[name] = read_matrix(file)
     if found and set(found) != {"A"} and not {"A", "B", "C"} <= set(found):
@@ -280,16 +289,17 @@ def _read_safetensors(file: Path, named: dict[str, str]) -> dict[str, Any]:
 
 
 def _bfloat16(file: Path, key: str) -> NDArray[Any]:
-    from contraction_nets.nn.convert import load_safetensor
+    from contraction_nets.nn.torch_files import load_safetensor
 
     return load_safetensor(file, key)
 
 
 def _read_torch(file: Path, named: dict[str, str]) -> dict[str, Any]:
-    from contraction_nets.nn.convert import load_torch
+    from contraction_nets.nn.torch_files import as_matrix, load_torch
 
-    tensors = load_torch(file)
-    return {name: tensors[key] for name, key in _choose(list(tensors), _NAMES, named).items()}
+    tensors, size = load_torch(file), file.stat().st_size
+    chosen = _choose(list(tensors), _NAMES, named)
+    return {name: as_matrix(tensors[key], name, size) for name, key in chosen.items()}
 
 
 _READERS = {

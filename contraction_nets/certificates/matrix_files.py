@@ -5,6 +5,7 @@ No more memory is asked for than the file itself accounts for, whatever it decla
 
 from __future__ import annotations
 
+import io
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,12 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array, csc_array, csr_array
 
+from contraction_nets.certificates.matrix_market import read_market
+
 PARTS = ("data", "indices", "indptr", "shape")
 """What a sparse matrix by rows is stored as, each after the key of the matrix and a dot."""
 MATRICES = (".npy", ".npz", ".mtx")
 """Suffixes of files of one matrix."""
 
-_LARGE = 256 * 2**20  # bytes
+_LARGE = 8 * 2**20  # bytes
+_HEADER = 2**15  # bytes
 _RATIO = 100  # trained weights compress by less than 2
 
 
@@ -40,7 +44,7 @@ def read_matrix(file: Path) -> Any:
         with open(file, "rb") as stream:
             return _read_npy(stream, file.stat().st_size, file.name)
     if suffix == ".mtx":
-        return _read_market(file)
+        return read_market(file)
     if not is_sparse_matrix(file):
         with Archive(file) as archive:
             if len(archive.keys) != 1:
@@ -59,6 +63,12 @@ def is_sparse_matrix(file: Path) -> bool:
         return {"format", "shape", "data"} <= set(archive.keys)
 
 
+def printable(text: str, length: int = 60) -> str:
+    """Text from a file as part of a sentence: cut, and nothing in it moves the cursor."""
+    cut = text if len(text) <= length else f"{text[:length]}…"
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in cut)
+
+
 class Archive:
     """An .npz archive; its arrays are read one at a time and never unpickled.
 
@@ -71,6 +81,7 @@ class Archive:
     def __init__(self, file: Path) -> None:
         self._file = file
         self._zip = zipfile.ZipFile(file)
+        self._left = max(_LARGE, _RATIO * file.stat().st_size)
         members = self._zip.infolist()
         self._members = {info.filename.removesuffix(".npy"): info for info in members}
         if len(self._members) < len(members):
@@ -91,13 +102,14 @@ class Archive:
     def read(self, key: str) -> NDArray[Any]:
         """One array."""
         info = self._members[key]
-        if info.file_size > max(_LARGE, _RATIO * info.compress_size):
+        self._left -= info.file_size  # of all arrays together: members may share their bytes
+        if self._left < 0:
             raise FileError(
-                f"{key} unpacks from {info.compress_size} to {info.file_size} bytes, expected at "
-                f"most {_RATIO} times more; save it uncompressed."
+                f"{printable(key)} unpacks from {info.compress_size} to {info.file_size} bytes, "
+                f"expected at most {_RATIO} times more than the file; save it uncompressed."
             )
         with self._zip.open(info) as stream:
-            return _read_npy(stream, info.file_size, key)
+            return _read_npy(stream, info.file_size, printable(key))
 
     def sparse(self, key: str) -> csr_array:
         """One sparse matrix that is stored as its parts."""
@@ -112,8 +124,8 @@ class Archive:
         axes = {"csr": ("indices", "indptr"), "csc": ("indices", "indptr"), "coo": ("row", "col")}
         if name not in axes or not set(axes[name]) <= set(self._members):
             raise FileError(
-                f"{self._file.name} holds a sparse matrix of format {name[:20]!r}, expected csr, "
-                "csc or coo; call .tocsr() before saving it."
+                f"{self._file.name} holds a sparse matrix of format '{printable(name, 20)}', "
+                "expected csr, csc or coo; call .tocsr() before saving it."
             )
         first, second = (self.read(axis) for axis in axes[name])
         parts = {"data": self.read("data"), "indices": first, "indptr": second}
@@ -197,6 +209,11 @@ def _check_indices(name: str, *indices: NDArray[Any]) -> None:
                 f"{name} has indices of dtype {index.dtype} and shape {index.shape}, expected a "
                 "vector of integers; save it again."
             )
+        if len(index) and not 0 <= int(index.min()) <= int(index.max()) < 2**63:
+            raise FileError(
+                f"{name} has indices from {index.min()} to {index.max()}, expected what fits its "
+                "shape; save it again."
+            )
 
 
 def _shape(shape: NDArray[Any], size: int, name: str) -> tuple[int, int]:
@@ -211,13 +228,16 @@ def _shape(shape: NDArray[Any], size: int, name: str) -> tuple[int, int]:
 
 def _read_npy(stream: Any, size: int, name: str) -> NDArray[Any]:
     """One array, after checking that what its header declares is what the stream holds."""
-    version = np.lib.format.read_magic(stream)
+    # A header may declare gigabytes of itself; numpy takes 10 000 characters.
+    start = io.BytesIO(stream.read(min(size, _HEADER)))
+    version = np.lib.format.read_magic(start)
     read_header = (
         np.lib.format.read_array_header_1_0
         if version == (1, 0)
         else np.lib.format.read_array_header_2_0
     )
-    shape, fortran, dtype = read_header(stream)
+    shape, fortran, dtype = read_header(start)
+    stream.seek(start.tell())
     declared = int(np.prod([int(length) for length in shape], dtype=object)) * dtype.itemsize
     if dtype.hasobject or declared != size - stream.tell() or min(shape, default=1) < 0:
         raise FileError(
@@ -225,23 +245,3 @@ def _read_npy(stream: Any, size: int, name: str) -> NDArray[Any]:
             "numbers of that size; save it again."
         )
     return np.frombuffer(stream.read(declared), dtype).reshape(shape, order="F" if fortran else "C")
-
-
-def _read_market(file: Path) -> Any:
-    """A Matrix Market file, after checking that it can hold what it declares."""
-    from scipy.io import mminfo, mmread
-
-    rows, columns, entries, layout, field, symmetry = mminfo(file)
-    size = file.stat().st_size
-    if field not in ("real", "double", "integer", "unsigned-integer", "pattern"):
-        raise FileError(f"{file.name} holds {field} numbers, expected real ones.")
-    if layout == "array":
-        entries = rows * columns if symmetry == "general" else rows * columns // 2
-    # A line of an array has two bytes or more, one of coordinates four.
-    smallest = 2 if layout == "array" else 4
-    if not 0 < min(rows, columns) <= max(rows, columns) <= size or smallest * entries > size + 2:
-        raise FileError(
-            f"{file.name} declares {rows} × {columns} with {entries} entries, expected what a file "
-            f"of {size} bytes can hold; save it again."
-        )
-    return mmread(file, spmatrix=False)

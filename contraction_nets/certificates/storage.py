@@ -17,12 +17,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     ValueError
         The folder does not exist or cannot be written, or the path is a device or a folder.
     """
-    target = Path(os.path.realpath(path))  # a symbolic link stays one
-    if target.exists() and not target.is_file():
-        raise ValueError(
-            f"cannot write {target} (not a regular file), expected a file in an existing folder; "
-            "choose another."
-        )
+    target = check_target(path)
     partial = target.with_name(f".{target.name}.{secrets.token_hex(8)}.partial")
     try:
         with open(partial, "xb") as stream:
@@ -32,13 +27,51 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
                 os.fsync(stream.fileno())
                 os.replace(partial, target)
             except BaseException:
-                partial.unlink()
+                partial.unlink(missing_ok=True)
                 raise
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
-        raise ValueError(
-            f"cannot write {target} ({error.strerror}), expected a file in an existing folder; "
-            "create the folder or choose another."
-        ) from error
+    except OSError as error:  # no folder, no right, no room
+        raise _cannot_write(target, error.strerror or str(error)) from error
+
+
+def check_target(path: str | os.PathLike[str]) -> Path:
+    """Where a file of this path is written: to be known before hours of work.
+
+    Raises
+    ------
+    ValueError
+        The folder does not exist or cannot be written, or the path is a device or a folder.
+    """
+    try:
+        target = Path(os.path.realpath(path, strict=False))  # a symbolic link stays one
+        there, regular, folder = target.exists(), target.is_file(), target.parent.is_dir()
+    except (OSError, ValueError) as error:  # a name too long, a null character
+        raise _cannot_write(Path(path), getattr(error, "strerror", None) or str(error)) from error
+    if there and not regular:
+        raise _cannot_write(target, "not a regular file")
+    if not folder:
+        raise _cannot_write(target, "there is no such folder")
+    if not os.access(target.parent, os.W_OK):
+        raise _cannot_write(target, "the folder is read-only")
+    return target
+
+
+def _cannot_write(target: Path, reason: str) -> ValueError:
+    return ValueError(
+        f"cannot write {target} ({reason}), expected a file in an existing folder with room; "
+        "create the folder or choose another."
+    )
+
+
+def check_regular(path: Path) -> None:
+    """Refuse what is there but no file: a device or a pipe may have no end.
+
+    Raises
+    ------
+    ValueError
+        A folder, a device, a pipe or a socket.
+    """
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} cannot be read (not a regular file), expected a file.")
 
 
 def write_json(path: Path, value: Any) -> None:

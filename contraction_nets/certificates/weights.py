@@ -65,7 +65,7 @@ def parse_activation(spec: str) -> tuple[str, float | None]:
         if 0.0 <= parameter <= 1.0:
             return name, parameter
     raise ValueError(
-        f"got activation {spec!r}, expected one with slopes in [0, 1]: {', '.join(_PLAIN)}, "
+        f"got activation {spec!r:.60}, expected one with slopes in [0, 1]: {', '.join(_PLAIN)}, "
         "leaky_relu, leaky_relu(slope), elu or elu(alpha) with the number in [0, 1]."
     )
 

@@ -23,6 +23,9 @@ from contraction_nets.cli.weights import Activation, Keys, Transpose, WeightsPat
 from contraction_nets.errors import NotWellPosedError, SolverError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from contraction_nets.certificates.lipschitz import LipschitzCertificate
     from contraction_nets.certificates.weights import ImplicitWeights
 
@@ -71,16 +74,21 @@ def certify(
 ) -> None:
     """Certify an ℓ∞ Lipschitz bound, proved in exact integer arithmetic."""
     from contraction_nets.certificates.lipschitz import lipschitz_certificate
+    from contraction_nets.certificates.storage import check_target
 
     if (inputs is None) != (radii is None):
         raise ValueError("got one of --inputs and --radii, expected both or none of them.")
     if epsilon and tighten is not None:
         raise ValueError("got --epsilon and --tighten, expected one of them; run it twice.")
     orders = [_orders(text) for text in norm or []]
-    network = read(weights, keys, transpose, activation)
+    targets = [check_target(target) for target in (out, radii) if target is not None]
+    if len(set(targets)) < len(targets):
+        raise ValueError(f"got {out} for --out and --radii, expected two files.")
+    network, sizes = read(weights, keys, transpose, activation), _radii(epsilon)
+    table = None if inputs is None else read_table(inputs, "inputs")
     try:
         certificate = lipschitz_certificate(
-            network, epsilon=_radii(epsilon), solver=solver, **parse_options(option or [])
+            network, epsilon=sizes, solver=solver, **parse_options(option or [])
         )
     except NotWellPosedError as error:
         why = _why_not(network)
@@ -99,10 +107,13 @@ def certify(
             "use --solver m_matrix."
         )
     report |= _more(certificate, orders, tighten)
-    if out is not None:
+    rows: list[tuple[Any, ...]] = []
+    if table is not None:
+        rows, report["inputs"] = _certified(certificate, table)
+    if out is not None:  # nothing is written before everything is known
         certificate.save(out, statement.value)
-    if inputs is not None and radii is not None:
-        report["inputs"] = _write_radii(certificate, inputs, radii)
+    if radii is not None:
+        write_csv(radii, ["input", "label", "runner_up", "margin", "radius"], rows)
     if as_json:
         print_json(report)
     else:
@@ -224,12 +235,14 @@ def _radii(text: str) -> Any:
         return read_table(Path(text), "radii").ravel()
 
 
-def _write_radii(certificate: LipschitzCertificate, inputs: Path, out: Path) -> dict[str, Any]:
+def _certified(
+    certificate: LipschitzCertificate, table: NDArray[np.float64]
+) -> tuple[list[tuple[Any, ...]], dict[str, Any]]:
+    """The rows of the table of certified radii, and what the report says of them."""
     import numpy as np
 
     from contraction_nets.robustness.radius import certified_radii
 
-    table = read_table(inputs, "inputs")
     found = certified_radii(certificate, table[:, None] if table.ndim == 1 else table)
     rows = zip(
         range(len(found.labels)),
@@ -239,8 +252,8 @@ def _write_radii(certificate: LipschitzCertificate, inputs: Path, out: Path) -> 
         found.radii.tolist(),
         strict=True,
     )
-    write_csv(out, ["input", "label", "runner_up", "margin", "radius"], rows)
-    return {"count": len(found.radii), "median": finite(float(np.median(found.radii)))}
+    median = finite(float(np.median(found.radii)))
+    return list(rows), {"count": len(found.radii), "median": median}
 
 
 def _save_measure(network: ImplicitWeights, out: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable
@@ -17,6 +19,9 @@ from contraction_nets.errors import (
 )
 
 DONE, NOT_PROVED, BAD_INPUT, SOLVER_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+_LONGEST = 1000  # characters of a sentence that quotes a name from a file or an argument
+_TAKEN = ("A", "B", "C", "D", "epsilon", "eta", "gamma", "name", "solver", "weights")
+"""Arguments of what the options are passed on to."""
 
 
 def guarded(command: Callable[[], Any]) -> int:
@@ -28,8 +33,14 @@ def guarded(command: Callable[[], Any]) -> int:
         The exit code of DESIGN: 0 done, 1 not proved, 2 bad input, 3 a solver failed.
     """
     warnings.showwarning = _show_warning
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # no terminal is worth a failure
     try:
-        command()
+        try:
+            command()
+        finally:
+            _flush()
     except NotWellPosedError as error:
         return _fail(error, NOT_PROVED)
     except UnknownSolverError as error:
@@ -96,18 +107,36 @@ def parse_options(pairs: list[str]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
-        if not equals or not key:
-            raise ValueError(f"got the option {pair!r}, expected key=value.")
+        if not equals or not key or key in _TAKEN:
+            raise ValueError(
+                f"got the option {pair!r}, expected key=value with an option of the backend."
+            )
         try:
             options[key] = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             options[key] = text
     return options
 
 
+def _flush() -> None:
+    """Write what was printed, or raise the error that the interpreter would end with."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        if isinstance(sys.stdout, io.TextIOWrapper):  # drop it, or it is tried again at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise ValueError(
+            f"cannot print the result ({error.strerror}), expected an output that can be written."
+        ) from error
+
+
 def _fail(error: object, code: int) -> int:
     sentence = " ".join(str(error).split()) or type(error).__name__
-    say(f"error: {sentence}")
+    if isinstance(error, OSError) and error.strerror:
+        sentence = f"{sentence}, expected a file that can be read and written."
+    if len(sentence) > _LONGEST:
+        sentence = f"{sentence[: _LONGEST // 2]} … {sentence[-_LONGEST // 2 :]}"
+    say(f"error: {''.join(c if c.isprintable() else ascii(c)[1:-1] for c in sentence)}")
     return code
 
 

@@ -25,16 +25,22 @@ def read_table(path: Path, what: str) -> NDArray[np.float64]:
     ValueError
         Another suffix, or a file that is not a table of finite numbers.
     """
+    import numpy as np
+
     from contraction_nets.certificates.matrix_files import FileError, read_matrix
+    from contraction_nets.certificates.storage import check_regular
     from contraction_nets.geometry.measures import as_finite
 
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path}, expected {what}; check the path.")
+    check_regular(path)
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".npy", ".npz"):
         raise ValueError(f"got the file {path.name}, expected {what} as .csv, .npy or .npz.")
     try:
         table: Any = _read_csv(path) if suffix == ".csv" else read_matrix(path)
+        if not np.size(table):
+            raise ValueError("it has no numbers")
         return as_finite(table, what)
     except (FileError, FileNotFoundError):
         raise

@@ -1,24 +1,19 @@
-"""Between torch modules, torch files and plain weight matrices."""
+"""Between torch modules and plain weight matrices."""
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from safetensors import safe_open
-from torch import Tensor
 
 from contraction_nets.nn.layers import ImplicitLayer, ImplicitNetwork
 from contraction_nets.nn.sequential import check_plain
 from contraction_nets.nn.sequential import from_sequential as from_sequential
+from contraction_nets.nn.torch_files import as_array
 
 if TYPE_CHECKING:
     from contraction_nets.certificates.weights import ImplicitWeights
-
-Array = NDArray[Any]
 
 
 def from_module(network: ImplicitNetwork) -> dict[str, Any]:
@@ -39,7 +34,7 @@ def from_module(network: ImplicitNetwork) -> dict[str, Any]:
     check_plain(layer, (ImplicitLayer,))
     tensors = {"A": layer.A, "B": layer.B, "b": layer.b}
     tensors |= {"C": network.C, "D": network.D, "c": network.c}
-    arrays = {name: _array(value) for name, value in tensors.items() if value is not None}
+    arrays = {name: as_array(value) for name, value in tensors.items() if value is not None}
     return {**arrays, "activation": str(layer.activation)}
 
 
@@ -82,52 +77,3 @@ def to_module(weights: ImplicitWeights) -> ImplicitNetwork:
                 value = arrays.get(name)
                 target.copy_(torch.zeros(()) if value is None else torch.from_numpy(value.copy()))
     return network
-
-
-def load_torch(path: str | os.PathLike[str]) -> dict[str, Array]:
-    """The tensors of a .pt or .pth file by dotted name; nothing in it is executed.
-
-    Raises
-    ------
-    ValueError
-        Not a dictionary of tensors (possibly nested, as ``{"state_dict": …}``).
-    """
-    try:
-        loaded = torch.load(os.fspath(path), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch.load raises whatever a damaged pickle makes it
-        # Not in its own words: they advise to run what is in the file.
-        raise ValueError(
-            f"torch.load(weights_only=True) refuses {os.path.basename(path)} "
-            f"({type(error).__name__}), expected tensors and nothing else; "
-            "save network.state_dict()."
-        ) from error
-    found: dict[str, Array] = {}
-
-    def collect(value: Any, name: str) -> None:
-        if isinstance(value, Tensor):
-            found[name] = _array(value)
-        elif isinstance(value, dict):
-            for key, inner in value.items():
-                collect(inner, f"{name}.{key}" if name else str(key))
-
-    collect(loaded, "")
-    if not found:
-        raise ValueError(
-            f"got a {type(loaded).__name__} without tensors, expected a state_dict; "
-            "save it with torch.save(network.state_dict(), path)."
-        )
-    return found
-
-
-def load_safetensor(path: str | os.PathLike[str], key: str) -> Array:
-    """One tensor of a .safetensors file; bfloat16 as the float32 that holds it exactly."""
-    with safe_open(path, framework="pt") as tensors:
-        return _array(tensors.get_tensor(key))
-
-
-def _array(tensor: Tensor) -> Array:
-    dense = tensor.detach().cpu()
-    if dense.dtype == torch.bfloat16:  # which numpy does not have; float32 holds it exactly
-        dense = dense.float()
-    array: Array = dense.numpy().copy()
-    return array
