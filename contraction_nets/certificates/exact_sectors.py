@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from contraction_nets.certificates.exact import (
+    Dyadic,
     Integers,
     add,
     at_most,
@@ -62,8 +63,9 @@ def prove_sectors(
 ) -> bool:
     """Whether the network is proved well-posed, and |Δy_k| ≤ bounds_k where |Δu_j| ≤ ε_j.
 
-    The proof is z as in `prove_well_posed` and, for every output, κ ≥ 0, μ > 0, μ_j ν_j ≥ 1,
-    Σμ ≤ bound and a diagonally dominant T − L Lᵀ, as this file begins.
+    The proof is z as in `prove_well_posed` and, for every output, μ > 0, μ_j ν_j ≥ 1, Σμ ≤ bound
+    and a diagonally dominant T − L Lᵀ, as this file begins. Then κ ≥ 0 as well, for
+    0 ≤ T_ii ≤ 2 κ_i (1 − A_ii) z_i and well-posed A have A_ii < 1.
 
     Parameters
     ----------
@@ -93,7 +95,7 @@ def prove_sectors(
     radii = _fixed(read_radii(epsilon, p))
     for k in range(q):
         bound = int(limits.m[k]), int(limits.e[k])
-        if not _multipliers_fit(_row(kappa, k), _row(mu, k), _row(nu, k), bound):
+        if not _inputs_fit(_row(mu, k), _row(nu, k), bound):
             return False
         F = _fixed(_below(states, _row(outputs, k)))
         G = _fixed(_below(inputs, _row(feed, k)))
@@ -106,9 +108,9 @@ def prove_sectors(
     return prove_well_posed(A, z)
 
 
-def _multipliers_fit(kappa: Integers, mu: Integers, nu: Integers, bound: tuple[int, int]) -> bool:
-    """Whether κ ≥ 0, μ > 0, μ_j ν_j ≥ 1 and Σμ ≤ bound."""
-    if (kappa.m < 0).any() or (mu.m <= 0).any():
+def _inputs_fit(mu: Integers, nu: Integers, bound: Dyadic) -> bool:
+    """Whether μ > 0, μ_j ν_j ≥ 1 and Σμ ≤ bound."""
+    if (mu.m <= 0).any():
         return False
     pairs = zip(entries(mu), entries(nu), strict=True)
     inverse = all(at_most((1, 0), (m * w, e + f)) for (m, e), (w, f) in pairs)
@@ -131,11 +133,11 @@ def _slack(F: Fixed, G: Fixed, K: Fixed, Z: Fixed, nu: Fixed) -> Fixed:
 
 
 def _dominates(T: Fixed, packed: Fixed) -> bool:
-    """Whether E = T − L Lᵀ is diagonally dominant, with L packed row by row."""
+    """Whether E = T − L Lᵀ, symmetric, is diagonally dominant; L packed row by row."""
     L = np.zeros_like(T.m)
     L[np.tril_indices(len(L))] = packed.m
     E = _sum(T, Fixed(-L @ L.T, 2 * packed.e)).m
-    return bool((2 * np.diagonal(E) >= abs(E).sum(axis=1)).all())
+    return bool((2 * np.diagonal(E) >= sum(abs(E))).all())
 
 
 def _sum(*terms: Fixed) -> Fixed:
@@ -162,5 +164,5 @@ def _below(matrix: Integers, row: Integers) -> Integers:
     return Integers(np.vstack([matrix.m, row.m]), np.vstack([matrix.e, row.e]))
 
 
-def _append(vector: Integers, number: tuple[int, int]) -> Integers:
+def _append(vector: Integers, number: Dyadic) -> Integers:
     return Integers(np.append(vector.m, number[0]), np.append(vector.e, number[1]))

@@ -25,9 +25,9 @@ Array = NDArray[np.float64]
 Exponents = NDArray[np.int64]
 
 _ACCURACY = 1e-7
-_BLENDS = (0.0, 1e-10, 1e-8, 1e-6, 1e-4, 1e-2, 1.0)  # with the linear program
+_BLENDS = (0.0, *(10.0**k for k in range(-18, 1, 2)))  # with the linear program
 _INSIDE = 2.0**-36  # how far inside the feasible set that is taken
-_SHIFTS = (2.0**-48, 2.0**-42)  # what T loses before it is factorized, relative to its rows
+_SHIFTS = (2.0**-50, 2.0**-44)  # what T loses before it is factorized, relative to its rows
 _NOTHING = 2.0**-40  # a bound of an output that no input moves, in units of its weights
 _LARGEST = 900  # exponent of a multiplier: of states that no input reaches, less will do
 
@@ -113,83 +113,85 @@ class ScaledOutput:
         [A 0; c 0] and [B; d] in these units.
     z : (n,) array
         The witness, in [½, 1).
-    matter : (n,) bool array
-        The states from which a path leads to the output.
     units : (n,) integer array
     exponent : int
         An even number.
+    matter : (m + 1,) integer array
+        The states from which a path leads to the output, and n for the output.
     """
 
     F: Array
     G: Array
     z: Array
-    matter: NDArray[np.bool_]
     units: Exponents
     exponent: int
+    matter: NDArray[np.intp]
 
     @classmethod
     def of(cls, certificate: LipschitzCertificate, k: int) -> ScaledOutput:
         """Output k of the network."""
         weights, epsilon = certificate.weights, certificate.epsilon
         A, B, c = full(weights.A), full(weights.B), full(weights.C)[k]
-        d = np.zeros(B.shape[1]) if weights.D is None else full(weights.D)[k]
+        n, p = B.shape
+        d = np.zeros(p) if weights.D is None else full(weights.D)[k]
         z, units = _split(certificate.witness)
-        radii, shift = _split(np.ones(len(d)) if epsilon is None else epsilon)
+        radii, shift = _split(np.ones(p) if epsilon is None else epsilon)
         row, own = np.append(c, d * radii), np.append(units, shift)
         sizes = (_split(row)[1] + own)[row != 0]
         exponent = int(sizes.max(initial=-_LARGEST)) // 2 * 2 + 2
-        F, G = np.zeros((len(A) + 1, len(A) + 1)), np.zeros((len(A) + 1, len(d)))
-        F[:-1, :-1] = np.ldexp(A, units - units[:, None])
-        G[:-1] = np.ldexp(B * radii, shift - units[:, None])
-        F[-1, :-1], G[-1] = np.split(np.ldexp(row, own - exponent), [len(c)])
-        matter = reachable((c != 0)[None], A.T != 0, np.ones((1, len(A)), dtype=bool))[0]
-        return cls(F, G, z, matter, units, exponent)
+        F, G = np.zeros((n + 1, n + 1)), np.zeros((n + 1, p))
+        with np.errstate(all="ignore"):
+            F[:n, :n] = np.ldexp(A, units - units[:, None])
+            G[:n] = np.ldexp(B * radii, shift - units[:, None])
+            F[n, :n], G[n] = np.split(np.ldexp(row, own - exponent), [n])
+        leads = reachable((c != 0)[None], A.T != 0, np.ones((1, n), dtype=bool))[0]
+        return cls(F, G, z, units, exponent, np.flatnonzero(np.append(leads, True)))
 
     def proposals(self) -> Iterator[OutputProof]:
-        """The tightest first."""
-        index = np.flatnonzero(np.append(self.matter, True))
-        rows = np.concatenate([self.F[np.ix_(index, index[:-1])], self.G[index]], axis=1)
-        inside = _linear_program(rows)
-        found = _semidefinite_program(rows)
-        m = len(index) - 1
-        if not found[m:].sum() < inside[m:].sum():
+        """The tightest first: what the search finds, and blends with the linear program."""
+        states = self.matter[:-1]
+        rows = np.concatenate([self.F[np.ix_(self.matter, states)], self.G[self.matter]], axis=1)
+        with np.errstate(all="ignore"):
+            inside, found = _linear_program(rows), _semidefinite_program(rows)
+        if not found[len(states) :].sum() < inside[len(states) :].sum():
             found = inside
         for blend in _BLENDS:
-            theta = (1.0 - blend) * found + blend * inside
-            root = np.sqrt(theta[m:].sum())
-            kappa = np.zeros(len(self.z))
-            kappa[self.matter] = theta[:m] * self.z[self.matter] / (2.0 * root)
             for shift in _SHIFTS:
-                proof = self._proof(kappa, theta[m:] / root, shift)
+                with np.errstate(all="ignore"):
+                    proof = self._proof((1.0 - blend) * found + blend * inside, shift)
                 if proof is not None:
                     yield proof
 
-    def _proof(self, kappa: Array, mu: Array, shift: float) -> OutputProof | None:
+    def _proof(self, theta: Array, shift: float) -> OutputProof | None:
         """The proof with these multipliers, rounded; None where T seems to be indefinite."""
-        e = self.exponent
-        multipliers = np.ldexp(kappa, np.minimum(e - self.units, _LARGEST))
-        inputs = np.ldexp(mu, e)
+        e, states = self.exponent, self.matter[:-1]
+        kappa, mu = np.zeros(len(self.z)), theta[len(states) :]
+        kappa[states] = theta[: len(states)] * self.z[states] / 2.0
+        root = np.sqrt(mu.sum())
+        multipliers = np.ldexp(kappa / root, np.minimum(e - self.units, _LARGEST))
+        inputs = np.ldexp(mu / root, e)
         inverses = np.nextafter(1.0 / inputs, np.inf)
         if not (np.isfinite([*multipliers, *inputs, *inverses]).all() and (inputs > 0).all()):
             return None
         bound = round_up(add(*entries(integers(inputs, "the multipliers"))))
         K = np.append(np.ldexp(multipliers, self.units - e), -1.0)
-        half = K[:, None] * (np.eye(len(K)) - self.F) * np.append(self.z, -np.ldexp(bound, -e) / 2)
-        G = K[:, None] * self.G
-        nu = np.ldexp(inverses, e)
+        Z = np.append(self.z, -np.ldexp(bound, -e) / 2)
+        half = K[:, None] * (np.eye(len(K)) - self.F) * Z
+        G, nu = K[:, None] * self.G, np.ldexp(inverses, e)
         T = half + half.T - (G * nu) @ G.T
         # Rounding errors are relative to these, whatever cancels.
         terms = np.abs(half) + np.abs(half.T) + (np.abs(G) * nu) @ np.abs(G.T)
-        matter = np.ix_(*2 * [np.flatnonzero(np.append(self.matter, True))])
-        L = np.zeros_like(T)
+        L, block = np.zeros_like(T), np.ix_(self.matter, self.matter)
         try:
             for _ in range(2):
                 smaller = T - np.diag(shift * terms.sum(axis=1))
-                L[matter] = np.linalg.cholesky(smaller[matter])
+                L[block] = np.linalg.cholesky(smaller[block])
                 terms += np.abs(L) @ np.abs(L.T)
         except np.linalg.LinAlgError:
             return None
         packed = np.ldexp(L[np.tril_indices(len(L))], e // 2)
+        if not np.isfinite([bound, *packed]).all():
+            return None
         return OutputProof(bound, multipliers, inputs, inverses, packed)
 
 
@@ -199,9 +201,12 @@ def _linear_program(rows: Array) -> Array:
     magnitudes = np.abs(rows)
     K = np.eye(m) - magnitudes[:m, :m]
     np.fill_diagonal(K, 1.0 - np.diagonal(rows))
-    z = np.linalg.solve(K, magnitudes[:m, m:].sum(axis=1) + _INSIDE)
     weights = magnitudes[m] + _INSIDE / size
-    y = np.linalg.solve(K.T, weights[:m])
+    try:
+        z = np.linalg.solve(K, magnitudes[:m, m:].sum(axis=1) + _INSIDE)
+        y = np.linalg.solve(K.T, weights[:m])
+    except np.linalg.LinAlgError:
+        return np.full(size, np.nan)
     bound = weights[:m] @ z + weights[m:].sum()
     theta = np.concatenate([2.0 * y / z, y @ magnitudes[:m, m:] + weights[m:]])
     return np.asarray(bound * theta)
@@ -211,15 +216,13 @@ def _semidefinite_program(rows: Array) -> Array:
     """The multipliers (λ, μ) that the search finds; NaN where it cannot start."""
     states, output = rows[None, :-1], rows[None, -1]
     free = np.ones(states.shape[:2], dtype=bool)
-    with np.errstate(all="ignore"):
-        try:
-            search = MultiplierSearch(
-                Reduced(free, states, np.zeros_like(states), output, np.zeros_like(output))
-            )
-        except np.linalg.LinAlgError:
-            return np.full(rows.shape[1], np.nan)
-        search.run(_ACCURACY, goal=_NOTHING)
-        return np.asarray(np.ldexp(search.theta[0], 2 * search.exponent[0]))
+    nothing = np.zeros_like(states), np.zeros_like(output)
+    try:
+        search = MultiplierSearch(Reduced(free, states, nothing[0], output, nothing[1]))
+    except np.linalg.LinAlgError:
+        return np.full(rows.shape[1], np.nan)
+    search.run(_ACCURACY, goal=_NOTHING)
+    return np.asarray(np.ldexp(search.theta[0], 2 * search.exponent[0]))
 
 
 def _split(values: Array) -> tuple[Array, Exponents]:
