@@ -159,8 +159,8 @@ class SectorBounds(Statement):
     @property
     def text(self) -> str:
         return (
-            f"well-posed, and |y_k(u) - y_k(v)| <= bounds_k * {_size(self.epsilon)}; "
-            "no bounds_k is > bound"
+            "well-posed, bounds_k <= bound, and "
+            f"|y_k(u) - y_k(v)| <= bounds_k * {_size(self.epsilon)}"
         )
 
     def prove(self, weights: ImplicitWeights) -> bool:
