@@ -193,6 +193,14 @@ def test_signs_count():
     assert 2 / 1.81 < proof.bound < 1.32  # the linear program says 20
 
 
+def test_multipliers_out_of_range_are_refused():
+    A, B = [[0.0, 1e188], [0.0, 0.0]], [[0.0], [0.0]]
+    certificate = lipschitz_certificate(A, B, [[1e-118, 1e70]], [[1e106]])
+    with pytest.raises(SolverError, match="use the statement 'lipschitz'"):
+        certificate.statement("sectors")
+    assert certificate.verify()
+
+
 def test_a_bound_that_cannot_be_proved_is_refused(monkeypatch):
     certificate = lipschitz_certificate([[0.5]], [[1.0]], [[3.0]])
     monkeypatch.setattr(sector_proof, "prove_sectors", lambda *_: False)
