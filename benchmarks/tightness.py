@@ -27,6 +27,7 @@ from contraction_nets import (
     lipschitz_certificate,
     project,
 )
+from contraction_nets.certificates.statements import Statement
 from contraction_nets.training.data import load_data
 
 Array = NDArray[np.float64]
@@ -157,6 +158,7 @@ def random_nets(count: int) -> dict[str, Any]:
             "joint_lp": lambda w=weights: Candidate(w).joint(),
             "joint_lp_tightened": lambda w=weights: Candidate(w).tightened(),
             "sectors_by_cvxpy": lambda w=weights: Candidate(w).sectors_by_cvxpy(),
+            "proved": lambda w=weights: lipschitz_certificate(w).statement("sectors"),
         }
         found = {name: timed(run) for name, run in runs.items()}
         exact = found["exact"][0]
@@ -169,8 +171,10 @@ def random_nets(count: int) -> dict[str, Any]:
             "polynomial": found["polynomial"][0].upper,
             "lp": certificate.bound,
             "norm_product": certificate.norm_product_bound,
-            **{name: found[name][0] for name in list(runs)[3:]},
+            "proved": found["proved"][0].bound,
+            **{name: found[name][0] for name in list(runs)[3:-1]},
         }
+        seconds.setdefault("proved_verify", []).append(verified(found["proved"][0], weights))
         nodes.append(exact.nodes)
         for name, value in values.items():
             ratios.setdefault(name, []).append(value / maximum)
@@ -189,6 +193,14 @@ def random_nets(count: int) -> dict[str, Any]:
         "nodes": {"median": median(nodes), "max": max(nodes)},
         "largest_difference_to_enumeration": max(errors),
     }
+
+
+def verified(statement: Statement, weights: ImplicitWeights) -> float:
+    """Seconds that the proof of a statement takes."""
+    proved, seconds = timed(lambda: statement.prove(weights))
+    if not proved:
+        raise RuntimeError("a statement was not proved")
+    return seconds
 
 
 def growth(sizes: list[int], nets: int) -> list[dict[str, Any]]:
@@ -220,6 +232,7 @@ def trained(name: str, hidden: int, seconds: float, tol: float) -> dict[str, Any
     polynomial, first = timed(lambda: lipschitz_bounds(weights, max_nodes=outputs, tol=tol))
     bounds, spent = timed(lambda: lipschitz_bounds(weights, time_limit=seconds, tol=tol))
     lower = bounds.lower
+    proved, found = timed(lambda: result.certificate.statement("sectors"))
     return {
         "data": name,
         "shapes": weights.shapes,
@@ -233,10 +246,12 @@ def trained(name: str, hidden: int, seconds: float, tol: float) -> dict[str, Any
         "ratio_to_lower": {
             "upper": bounds.upper / lower,
             "polynomial": polynomial.upper / lower,
+            "proved": proved.bound / lower,
             "lp": bounds.lp / lower,
             "norm_product": result.certificate.norm_product_bound / lower,
         },
         "seconds_polynomial": first,
+        "seconds_proved": {"find": found, "verify": verified(proved, weights)},
     }
 
 

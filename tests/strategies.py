@@ -50,3 +50,39 @@ def points_and_sets(draw):
     if kind == "output":
         return draw(matrices((2, n + 3))), LipschitzOutputSet(eta, abs(gamma))
     return draw(matrices((2, 2, 3, 3))), ConvolutionSet(gamma)
+
+
+def tight_sectors(rng, n, p, q):
+    """Arguments of `prove_sectors`, small integers over powers of two: every inequality is tight.
+
+    With L, κ, μ, ν and an E whose rows dominate with equality, T = L Lᵀ + E is solved for A, C
+    and the bounds; the last input does nothing, and its μ fills up Σμ = bound.
+    """
+    z = 2.0 ** rng.integers(-1, 2, n)
+    B = np.append(rng.integers(-2, 3, (n, p)), np.zeros((n, 1)), axis=1).astype(float)
+    A, C, D = np.zeros((n, n)), np.zeros((q, n)), np.zeros((q, p + 1))
+    proofs = []
+    for k in range(q):
+        kappa = 2.0 ** rng.integers(-1, 2, n) if k == 0 else np.zeros(n)
+        mu = np.append(2.0 ** rng.integers(-1, 2, p), 0.0)
+        nu = np.append(1 / mu[:p], 1.0)
+        D[k, :p] = rng.integers(-2, 3, p)
+        L = np.tril(rng.integers(-2, 3, (n + 1, n + 1))).astype(float)
+        L[:n] *= k == 0  # A is spent on the first output; the others need D alone
+        L[n, :n] *= k == 0
+        np.fill_diagonal(L, np.append(rng.integers(30, 40, n) * (k == 0), rng.integers(7, 9)))
+        E = rng.integers(-2, 3, (n + 1, n + 1)) * float(k == 0)
+        E = E + E.T - 2 * np.diag(np.diag(E))
+        np.fill_diagonal(E, np.abs(E).sum(axis=1))
+        P = (np.vstack([B, D[k]]) * nu) @ np.vstack([B, D[k]]).T
+        T = L @ L.T + E
+        bound = T[n, n] + P[n, n]
+        if k == 0:
+            S = T[:n, :n] + kappa[:, None] * P[:n, :n] * kappa
+            split = np.triu(rng.integers(-2, 3, (n, n)), 1) + 0.0
+            A = (split + np.tril(-S - split.T, -1)) / (kappa[:, None] * z)
+            np.fill_diagonal(A, 1 - np.diag(S) / (2 * kappa * z))
+            C[k] = (T[:n, n] - kappa * P[:n, n]) / z
+        mu[p] = bound - mu.sum()
+        proofs.append((kappa, mu, nu, L[np.tril_indices(n + 1)], bound))
+    return [A, B, C, D, z, *map(np.array, zip(*proofs, strict=True))]

@@ -1,8 +1,8 @@
 """Break any line of the exact arithmetic, and some case tells.
 
-Every mutant of the two exact files (a comparison, operator, constant or call replaced, a branch
+Every mutant of the three exact files (a comparison, operator, constant or call replaced, a branch
 never taken) must answer at least one case differently from the original, whose answers
-test_exact.py compares with rational arithmetic.
+test_exact.py and test_sector_proof.py compare with rational arithmetic.
 """
 
 import ast
@@ -13,8 +13,9 @@ import math
 import numpy as np
 import pytest
 from scipy import sparse
+from strategies import tight_sectors
 
-from contraction_nets.certificates import exact, exact_equilibrium
+from contraction_nets.certificates import exact, exact_equilibrium, exact_sectors
 
 COMPARISONS = {
     ast.Gt: (ast.GtE, ast.Lt), ast.GtE: (ast.Gt, ast.Lt), ast.Lt: (ast.LtE, ast.Gt),
@@ -93,6 +94,14 @@ EQUIVALENT = {
         "value = (1 + t).ln() + (size if m > 0 else 0)",
         "value = (1 + t).ln() + (size if m >= 0 else 0) -> "
         "value = (1 + t).ln() + (size if m >= 1 else 0)",
+    },
+    exact_sectors: {
+        # Zero, and the smallest float, have no inverse in float64.
+        "if (mu.m <= 0).any(): -> if (mu.m < 0).any():",
+        "if (mu.m <= 0).any(): -> if (mu.m <= -1).any():",
+        "if (mu.m <= 0).any(): -> if (mu.m <= 1).any():",
+        # Zero is zero at any exponent.
+        "e = np.where(m == 0, e.max(), e) -> e = np.where(m == 0, e.min(), e)",
     },
 }
 """Mutants that answer as the original does, and why."""
@@ -577,9 +586,52 @@ def evaluate(phi, v):
         }[name]()
 
 
+def sector_cases():
+    """Proofs that hold with equality, moved by one unit in the last place, and bad input."""
+    rng = np.random.default_rng(4)
+    for trial in range(12):
+        n, p, q = (int(k) for k in rng.integers(1, 4, 3))
+        given = tight_sectors(rng, n, p, q)
+        if trial % 3 == 1:
+            given[:4] = [x.astype(np.float32) for x in given[:4]]
+        yield "prove_sectors", given
+        # Other units of inputs, and of states and outputs.
+        epsilon = 2.0 ** rng.integers(-3, 4, p + 1)
+        wide = [given[0], given[1] / epsilon, given[2], given[3] / epsilon, *given[4:]]
+        yield "prove_sectors", [*wide, epsilon]
+        yield "prove_sectors", [*wide, epsilon * (1 + 2.0**-52)]
+        yield "prove_sectors", [*wide, -epsilon]
+        for k in range(len(given)):
+            for _ in range(2):
+                place = at(given, k, rng)
+                for direction in (-np.inf, np.inf):
+                    yield "prove_sectors", nudged(given, k, place, direction)
+            yield "prove_sectors", [*given[:k], -given[k], *given[k + 1 :]]
+            yield "prove_sectors", [*given[:k], 0 * given[k], *given[k + 1 :]]
+            yield "prove_sectors", [*given[:k], given[k][:-1], *given[k + 1 :]]
+            yield (
+                "prove_sectors",
+                [*given[:k], np.append(given[k], given[k][:1], 0), *given[k + 1 :]],
+            )
+            if given[k].ndim == 2:
+                yield "prove_sectors", [*given[:k], given[k][:, :-1], *given[k + 1 :]]
+        # The last input does nothing, so that its μ < 0 would go unnoticed elsewhere.
+        sign = np.append(np.ones(p), -1.0)
+        yield "prove_sectors", [*given[:6], given[6] * sign, given[7] * sign, *given[8:]]
+        yield "prove_sectors", [*given[:3], None, *given[4:]]
+    one, zero = np.ones((1, 1)), np.zeros((1, 1))
+    for least in (5e-324, -5e-324):  # T = diag(2, 1 + 2⁻⁵²)
+        factor, bounds = np.array([[1.0, least, 1.0]]), [1.0 + 2.0**-52]
+        yield (
+            "prove_sectors",
+            [zero, zero, zero, None, [1.0], one, one, one, factor, bounds],
+        )
+
+
 BATTERIES = {
     exact: lambda: [*cases(), *more_cases(), *sparse_cases()],
     exact_equilibrium: lambda: list(equilibrium_cases()),
+    exact_sectors: lambda: list(sector_cases()),
 }
 
 

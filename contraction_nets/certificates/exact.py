@@ -103,7 +103,7 @@ def prove_gains(A: Any, B: Any, C: Any, D: Any, z: ArrayLike, Y: ArrayLike, G: A
     """
     duals = _floats(Y, "Y", 2)
     q, n = duals.shape
-    outputs = _full(read_matrix(C, "C", (q, n)))
+    outputs = full(read_matrix(C, "C", (q, n)))
     transposed = _transposed(read_matrix(A, "A", (n, n)))
     gains = _gains(B, D, Y)
     read_matrix(B, "B", (n, len(gains[0])))
@@ -136,7 +136,7 @@ def exact_bound(C: Any, D: Any, z: ArrayLike, epsilon: ArrayLike | None = None) 
     """The least bound of `prove_bound`, rounded up to the next float64, or inf; z ≥ 0."""
     if (read_vector(z, "z").m < 0).any():
         raise ValueError("z has negative entries, expected a nonnegative witness.")
-    return max(map(_round_up, _outputs(C, D, z, epsilon)))
+    return max(map(round_up, _outputs(C, D, z, epsilon)))
 
 
 def _bounds_states(A: Any, B: Any, D: Any, z: ArrayLike, epsilon: ArrayLike | None) -> bool:
@@ -147,7 +147,7 @@ def _bounds_states(A: Any, B: Any, D: Any, z: ArrayLike, epsilon: ArrayLike | No
     read_matrix(B, "B", (n, p))
     if D is not None:
         read_matrix(D, "D", (read_matrix(D, "D").shape[0], p))
-    drives = row_sums(inputs, _epsilon(epsilon, p), _absolute)
+    drives = row_sums(inputs, read_radii(epsilon, p), _absolute)
     rows = zip(drives, state_slacks(matrix, vector), strict=True)
     return _positive(vector) and all(slack[0] > 0 and at_most(row, slack) for row, slack in rows)
 
@@ -172,16 +172,16 @@ def _outputs(C: Any, D: Any, z: ArrayLike, epsilon: ArrayLike | None) -> list[Dy
     if D is None:
         return gains
     feed = read_matrix(D, "D", (len(gains), read_matrix(D, "D").shape[1]))
-    return list(map(add, gains, row_sums(feed, _epsilon(epsilon, feed.shape[1]), _absolute)))
+    return list(map(add, gains, row_sums(feed, read_radii(epsilon, feed.shape[1]), _absolute)))
 
 
 def _pairs(C: Any, D: Any, z: ArrayLike, epsilon: ArrayLike | None) -> list[list[Dyadic]]:
     """|C_i − C_j| z + |D_i − D_j|ε for all i and j, row by row."""
     q = len(_outputs(C, D, z, epsilon))  # the shapes fit
-    parts = [(_full(read_matrix(C, "C")), read_vector(z, "z"))]
+    parts = [(full(read_matrix(C, "C")), read_vector(z, "z"))]
     if D is not None:
-        feed = _full(read_matrix(D, "D"))
-        parts.append((feed, _epsilon(epsilon, feed.shape[1])))
+        feed = full(read_matrix(D, "D"))
+        parts.append((feed, read_radii(epsilon, feed.shape[1])))
     rows: list[list[Dyadic]] = [[(0, 0)] * q for _ in range(q)]
     for matrix, vector in parts:
         repeated = Integers(np.tile(vector.m, q), np.tile(vector.e, q))
@@ -201,7 +201,7 @@ def _gains(B: Any, D: Any, Y: ArrayLike) -> list[list[Dyadic]]:
     rows = [list(row_sums(inputs, integers(row, "Y"), _absolute)) for row in duals]
     if D is None:
         return rows
-    feed = _full(read_matrix(D, "D", (q, inputs.shape[0])))
+    feed = full(read_matrix(D, "D", (q, inputs.shape[0])))
     return [list(map(add, row, _magnitudes(own, "D"))) for row, own in zip(rows, feed, strict=True)]
 
 
@@ -284,7 +284,7 @@ def _positive(values: Integers) -> bool:
     return bool((values.m > 0).all())
 
 
-def _round_up(number: Dyadic) -> float:
+def round_up(number: Dyadic) -> float:
     """Smallest float64 that is at least m · 2**e (m ≥ 0), or inf."""
     m, e = number
     # A float64 has 53 bits and no bit below 2**-1074.
@@ -325,7 +325,7 @@ def ones(n: int) -> Integers:
     return Integers(np.ones(n, np.int64), np.zeros(n, np.int64))
 
 
-def _epsilon(epsilon: ArrayLike | None, p: int) -> Integers:
+def read_radii(epsilon: ArrayLike | None, p: int) -> Integers:
     radii = ones(p) if epsilon is None else read_vector(epsilon, "epsilon", p)
     if (radii.m < 0).any():
         raise ValueError("epsilon has negative entries, expected radii of at least zero.")
@@ -376,7 +376,7 @@ def _transposed(matrix: Matrix) -> Matrix:
     return Matrix(values[order], (n, m), rows[order], np.concatenate([[0], np.cumsum(counts)]))
 
 
-def _full(matrix: Matrix) -> NDArray[Any]:
+def full(matrix: Matrix) -> NDArray[Any]:
     values, (m, _), columns, starts = matrix
     if columns is None or starts is None:
         return values

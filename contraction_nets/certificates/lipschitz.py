@@ -191,24 +191,33 @@ class LipschitzCertificate:
 
         Parameters
         ----------
-        kind : {"lipschitz", "pairs", "gains", "measure"}
-            The bound, the pairwise gains, the gain matrix, or the weighted measure with a bound
-            on what any weights can attain.
+        kind : {"lipschitz", "pairs", "gains", "sectors", "measure"}
+            The bound, the pairwise gains, the gain matrix, the semidefinite bounds of all outputs
+            (smaller, and slower to find), or the weighted measure with a bound on what any
+            weights can attain.
 
         Raises
         ------
         ValueError
             Another kind.
+        SolverError
+            Gains or semidefinite bounds that cannot be proved in float64.
         """
         made: dict[str, Callable[[], Statement]] = {
             "lipschitz": lambda: LipschitzBound(self.bound, self.witness, self.epsilon),
             "pairs": lambda: PairwiseGains(self.pairwise_gains(), self.witness, self.epsilon),
             "gains": lambda: self._gain_matrix,
+            "sectors": self._sector_bounds,
             "measure": lambda: measure_statement(self.weights, self.weighted),
         }
         if kind not in made:
             raise ValueError(f"got the statement {kind!r}, expected one of {', '.join(made)}.")
         return made[kind]()
+
+    def _sector_bounds(self) -> Statement:
+        from contraction_nets.certificates.sector_proof import sector_bounds_statement
+
+        return sector_bounds_statement(self)
 
     def verify(self) -> bool:
         """Whether the witness proves the bound for the stored weights, in integer arithmetic."""

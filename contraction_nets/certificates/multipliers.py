@@ -1,7 +1,7 @@
 """The search for the multipliers of sectors.py: a semidefinite program for each network.
 
 Floating point proposes here and nowhere decides: whatever this file returns is then verified,
-or refused, by sectors.py.
+or refused, by sectors.py, or proved in integers by way of sector_proof.py.
 """
 
 from __future__ import annotations

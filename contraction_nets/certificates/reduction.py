@@ -92,7 +92,7 @@ class ScaledNetwork:
         linked, fed, seen = A != 0, (B != 0).any(axis=1), C != 0
         everyone = np.ones((1, len(A)), dtype=bool)
         # Where no input arrives, z is as small as a witness may be, and no unit.
-        busy = _reached(fed, linked, everyone) & _reached(seen.any(axis=0), linked.T, everyone)
+        busy = reachable(fed, linked, everyone) & reachable(seen.any(axis=0), linked.T, everyone)
         A, B, C = A * (busy[0] & busy.T), B * busy.T, C * busy[0]
         linked, fed, seen = linked & (A != 0), fed & busy[0], seen & busy[0]
         units = np.where(busy[0], units, 0)
@@ -132,8 +132,8 @@ class ScaledNetwork:
         A, magnitudes = self.A, np.abs(self.A)
         relative = (2 * n + p + 16) * 2.0**-52
         alive = patterns != 0
-        alive &= _reached(self.fed, self.linked, alive)
-        alive &= _reached(self.seen[outputs], self.linked.T, alive)
+        alive &= reachable(self.fed, self.linked, alive)
+        alive &= reachable(self.seen[outputs], self.linked.T, alive)
         free, one = (patterns == FREE) & alive, ((patterns == 1) & alive)[:, :, None]
         k = len(patterns)
         with np.errstate(all="ignore"):
@@ -170,7 +170,7 @@ def _solved(matrices: Array, right: Array) -> Array:
     return np.where(np.isfinite(X), X, 0.0)
 
 
-def _reached(
+def reachable(
     start: NDArray[np.bool_], linked: NDArray[np.bool_], alive: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
     """Which of the states that are alive, (k, n), a path leads to; linked[i, j]: from j to i."""

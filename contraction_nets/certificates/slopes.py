@@ -41,7 +41,7 @@ class LipschitzBounds:
     exact : bool
         Whether upper ≤ lower · (1 + tol).
     lp : float
-        The bound of `lipschitz_certificate`, the only one with a proof in integers.
+        The bound of `lipschitz_certificate`, which has a proof in integers.
     """
 
     lower: float
@@ -78,8 +78,8 @@ def lipschitz_bounds(
     tol; 20 states take less than a second as a rule, but the worst case is exponential.
 
     The upper bound is sound in float64: the errors of every solve are bounded, every
-    factorization is checked, all roundings are taken against it. A proof in integers, as
-    `LipschitzCertificate.verify` checks it, comes only with `lp`.
+    factorization is checked, all roundings are taken against it. Proofs in integers come with
+    `lp`, and with the semidefinite bound alone: ``certificate.statement("sectors")``.
 
     Whatever ends the search, KeyboardInterrupt included, the bounds found so far are returned.
 

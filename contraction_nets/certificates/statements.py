@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from contraction_nets.certificates import exact
 from contraction_nets.certificates.exact_equilibrium import prove_equilibrium
+from contraction_nets.certificates.exact_sectors import prove_sectors
 
 if TYPE_CHECKING:
     from contraction_nets.certificates.weights import ImplicitWeights
@@ -111,6 +112,64 @@ class PairwiseGains(Statement):
 
     def prove(self, weights: ImplicitWeights) -> bool:
         return exact.prove_pairs(*_matrices(weights), self.z, self.gains, self.epsilon)
+
+
+@dataclass(frozen=True, eq=False)
+class SectorBounds(Statement):
+    """No output k moves by more than bounds_k while no input j moves by more than ε_j.
+
+    Signs of the weights are kept, where `LipschitzBound` takes absolute values.
+
+    Attributes
+    ----------
+    bound : float
+        At least every one of the bounds.
+    bounds : (q,) array
+        In output units; without ε per unit of input.
+    z : (n,) array
+    multipliers : (q, n) array
+        κ of every output, as `prove_sectors` takes them.
+    input_multipliers, inverses : (q, p) arrays
+        μ and ν ≥ 1/μ.
+    factors : (q, (n + 1)(n + 2)/2) array
+        Lower triangles, row by row.
+    epsilon : (p,) array, optional
+        In input units.
+    """
+
+    kind = "sectors"
+    claims: ClassVar = {"bound": 0, "bounds": 1, "epsilon": 1}
+    witnesses: ClassVar = {
+        "z": 1,
+        "multipliers": 2,
+        "input_multipliers": 2,
+        "inverses": 2,
+        "factors": 2,
+    }
+
+    bound: float
+    bounds: Array
+    z: Array
+    multipliers: Array
+    input_multipliers: Array
+    inverses: Array
+    factors: Array
+    epsilon: Array | None = None
+
+    @property
+    def text(self) -> str:
+        return (
+            "well-posed, bounds_k <= bound, and "
+            f"|y_k(u) - y_k(v)| <= bounds_k * {_size(self.epsilon)}"
+        )
+
+    def prove(self, weights: ImplicitWeights) -> bool:
+        largest = exact.read_number(self.bound, "bound")
+        bounds = exact.entries(exact.read_vector(self.bounds, "bounds"))
+        if not all(exact.at_most(bound, largest) for bound in bounds):
+            return False
+        witness = self.z, self.multipliers, self.input_multipliers, self.inverses, self.factors
+        return prove_sectors(*_matrices(weights), *witness, self.bounds, self.epsilon)
 
 
 @dataclass(frozen=True, eq=False)

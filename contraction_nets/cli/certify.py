@@ -21,6 +21,7 @@ from contraction_nets.cli.console import (
 from contraction_nets.cli.tables import read_table, write_csv
 from contraction_nets.cli.weights import Activation, Keys, Transpose, WeightsPath, read
 from contraction_nets.errors import NotWellPosedError, SolverError
+from contraction_nets.viz.rounding import at_most
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,6 +40,7 @@ class Kind(StrEnum):
     LIPSCHITZ = "lipschitz"
     PAIRS = "pairs"
     GAINS = "gains"
+    SECTORS = "sectors"
     MEASURE = "measure"
 
 
@@ -134,7 +136,7 @@ def _print_report(
     unit = "per unit of input" if certificate.epsilon is None else "for inputs that move by ε"
     rows = [
         ("well-posed", "yes, proved in exact integer arithmetic"),
-        ("Lipschitz bound ℓ∞ → ℓ∞", f"{bound:.6g} {unit}, proved"),
+        ("Lipschitz bound ℓ∞ → ℓ∞", f"{at_most(bound)} {unit}, proved"),
         ("norm-product bound", f"{number(product)}{ratio}"),
         ("worst pair", _named(worst)),
         *(
@@ -150,7 +152,7 @@ def _print_report(
         rows.append(
             (
                 "over all slopes",
-                f"{tight['lower']:.6g} to {tight['upper']:.6g} (sound in float64{exact})",
+                f"{tight['lower']:.6g} to {at_most(tight['upper'])} (sound in float64{exact})",
             )
         )
     rows += [
