@@ -136,7 +136,7 @@ def _print_report(
     unit = "per unit of input" if certificate.epsilon is None else "for inputs that move by ε"
     rows = [
         ("well-posed", "yes, proved in exact integer arithmetic"),
-        ("Lipschitz bound ℓ∞ → ℓ∞", f"{at_most(bound)} {unit}, proved"),
+        ("Lipschitz bound ℓ∞ → ℓ∞", f"{at_most(bound, digits=7)} {unit}, proved"),
         ("norm-product bound", f"{number(product)}{ratio}"),
         ("worst pair", _named(worst)),
         *(
@@ -152,7 +152,7 @@ def _print_report(
         rows.append(
             (
                 "over all slopes",
-                f"{tight['lower']:.6g} to {at_most(tight['upper'])} (sound in float64{exact})",
+                f"{tight['lower']:.6g} to {at_most(tight['upper'], digits=7)} (sound in float64{exact})",
             )
         )
     rows += [
