@@ -229,12 +229,18 @@ def test_the_rational_answer_at_equality_and_one_ulp_beside(seed, data):
 @given(seeds)
 def test_random_witnesses_are_judged_as_in_fractions(seed):
     rng = np.random.default_rng(seed)
-    A, B, C, D = network(rng, rng.choice(KINDS), n=2)
+    kind = rng.choice(KINDS)
+    A, B, C, D = network(rng, kind, n=2)
     D = D if rng.uniform() < 0.7 else None
     epsilon = np.round(rng.uniform(0, 4, B.shape[1]), 1)
     if not epsilon.any():
         return
-    proof = statement(A, B, C, D, epsilon=epsilon)
+    try:
+        proof = statement(A, B, C, D, epsilon=epsilon)
+    except SolverError:
+        # Next to the limit, relative to the entries of A, nothing may be found: nothing is stated.
+        assert kind == "critical" or np.abs(A).max() > 1e4
+        return
     witness = [
         np.array(getattr(proof, f.name))
         for f in fields(proof)
