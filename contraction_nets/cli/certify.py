@@ -152,7 +152,8 @@ def _print_report(
         rows.append(
             (
                 "over all slopes",
-                f"{tight['lower']:.6g} to {at_most(tight['upper'], digits=7)} (sound in float64{exact})",
+                f"{tight['lower']:.6g} to {at_most(tight['upper'], digits=7)} "
+                f"(sound in float64{exact})",
             )
         )
     rows += [
