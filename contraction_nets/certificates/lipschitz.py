@@ -27,7 +27,7 @@ from contraction_nets.certificates.statements import (
     Statement,
     WeightedMeasure,
 )
-from contraction_nets.certificates.systems import system_of
+from contraction_nets.certificates.systems import System, system_of
 from contraction_nets.certificates.weights import ImplicitWeights, full
 from contraction_nets.certificates.witness import ScaledProgram, well_posed_witnesses
 from contraction_nets.errors import NotWellPosedError, SolverError
@@ -317,12 +317,7 @@ def lipschitz_certificate(
     radii = None if epsilon is None else _radii(epsilon, network.input_dim)
     with np.errstate(all="ignore"):
         measure = matrix_measure(network.A)
-    system = system_of(network.A)
-    if system is None:
-        raise _not_well_posed(network.A, measure)
-    v = next((v for v in well_posed_witnesses(system) if prove_well_posed(network.A, v)), None)
-    if v is None:
-        raise _not_well_posed(network.A, measure)
+    system, v = well_posed_witness(network.A)
     program = ScaledProgram.of(network, radii, v, system)
     solution = _solved(program.problem, solver, options)
     witness, bound = _proved(network, radii, program, solution.point())
@@ -341,6 +336,22 @@ def lipschitz_certificate(
         solver=solver,
         epsilon=None if radii is None else _read_only(radii),
     )
+
+
+def well_posed_witness(A: Any) -> tuple[System, Array]:
+    """The system of I − M(A), and v > 0 with (I − M) v > 0, proved.
+
+    Raises
+    ------
+    NotWellPosedError
+        Well-posedness cannot be proved.
+    """
+    system = system_of(A)
+    proposals = () if system is None else well_posed_witnesses(system)
+    v = next((v for v in proposals if prove_well_posed(A, v)), None)
+    if system is None or v is None:
+        raise _not_well_posed(A)
+    return system, v
 
 
 def output_differences(C: Any, D: Any, z: Array, epsilon: Array | None) -> Array:
@@ -431,7 +442,9 @@ def _proved(
     )
 
 
-def _not_well_posed(A: Any, measure: float) -> NotWellPosedError:
+def _not_well_posed(A: Any) -> NotWellPosedError:
+    with np.errstate(all="ignore"):
+        measure = matrix_measure(A)
     abscissa = optimal_weights(A).abscissa
     if abscissa < 1.0:
         reason = "too close to 1, or states of too different scales, for a proof in float64"

@@ -42,6 +42,7 @@ class Kind(StrEnum):
     GAINS = "gains"
     SECTORS = "sectors"
     MEASURE = "measure"
+    EQUILIBRIUM = "equilibrium"
 
 
 def certify(
@@ -64,7 +65,18 @@ def certify(
         typer.Option(help="Also bound the largest gain over all slopes, for so many seconds."),
     ] = None,
     inputs: Annotated[
-        Path | None, typer.Option(help="Inputs, one a row (.csv, .npy, .npz), for --radii.")
+        Path | None,
+        typer.Option(
+            help="Inputs, one a row (.csv, .npy, .npz), for --radii; one input for --statement "
+            "equilibrium."
+        ),
+    ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            help="A state x that another program computed (.csv, .npy, .npz), for --statement "
+            "equilibrium; computed here otherwise."
+        ),
     ] = None,
     radii: Annotated[
         Path | None, typer.Option(help="Where to write the certified ℓ∞ radii of --inputs (.csv).")
@@ -75,10 +87,17 @@ def certify(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Certify an ℓ∞ Lipschitz bound, proved in exact integer arithmetic."""
+    from contraction_nets.certificates.document import save_statement
+    from contraction_nets.certificates.equilibrium import equilibrium_statement
     from contraction_nets.certificates.lipschitz import lipschitz_certificate
     from contraction_nets.certificates.storage import check_target
 
-    if (inputs is None) != (radii is None):
+    stated = statement is Kind.EQUILIBRIUM
+    if stated and inputs is None:
+        raise ValueError("got --statement equilibrium alone, expected its input in --inputs too.")
+    if state is not None and not stated:
+        raise ValueError("got --state, expected it with --statement equilibrium only.")
+    if (inputs is None) != (radii is None) and not (stated and radii is None):
         raise ValueError("got one of --inputs and --radii, expected both or none of them.")
     if epsilon and tighten is not None:
         raise ValueError("got --epsilon and --tighten, expected one of them; run it twice.")
@@ -88,6 +107,10 @@ def certify(
         raise ValueError(f"got {out} for --out and --radii, expected two files.")
     network, sizes = read(weights, keys, transpose, activation), _radii(epsilon)
     table = None if inputs is None else read_table(inputs, "inputs")
+    u = None if table is None or not stated else _one_row(table, "--inputs", network.input_dim)
+    x = None if state is None else read_table(state, "a state")
+    if x is not None:  # in a file of its own, a column is one state as well
+        x = _one_row(x.ravel() if 1 in x.shape else x, "--state", network.state_dim)
     try:
         certificate = lipschitz_certificate(
             network, epsilon=sizes, solver=solver, **parse_options(option or [])
@@ -110,10 +133,15 @@ def certify(
         )
     report |= _more(certificate, orders, tighten)
     rows: list[tuple[Any, ...]] = []
-    if table is not None:
+    if table is not None and radii is not None:
         rows, report["inputs"] = _certified(certificate, table)
+    made = None
+    if u is not None:
+        made = equilibrium_statement(network, u, x)
+        report["equilibrium"] = {"distance": made.distance, "state": made.state.tolist()}
     if out is not None:  # nothing is written before everything is known
-        certificate.save(out, statement.value)
+        made = made or certificate.statement(statement.value)
+        save_statement(made, network, out, certificate.as_dict())
     if radii is not None:
         write_csv(radii, ["input", "label", "runner_up", "margin", "radius"], rows)
     if as_json:
@@ -172,6 +200,9 @@ def _print_report(
                 f"{found['count']} inputs, median {found['median']:.6g}, in {radii}",
             )
         )
+    if found := report.get("equilibrium"):
+        distance = at_most(found["distance"], digits=7)
+        rows.append(("state", f"at most {distance} from the equilibrium, proved"))
     if out is not None:
         rows.append(("certificate", str(out)))
     print_table(title, rows)
@@ -236,6 +267,18 @@ def _radii(text: str) -> Any:
         return float(text)
     except ValueError:
         return read_table(Path(text), "radii").ravel()
+
+
+def _one_row(table: NDArray[np.float64], option: str, size: int) -> NDArray[np.float64]:
+    """The one row of a table, or the numbers of an array of one dimension."""
+    rows = table[None] if table.ndim == 1 else table
+    if rows.shape != (1, size):
+        shape = " × ".join(map(str, rows.shape))
+        raise ValueError(
+            f"got a table of {shape} numbers for {option}, expected exactly one row of {size}; "
+            "write it on one line."
+        )
+    return rows[0]
 
 
 def _certified(
