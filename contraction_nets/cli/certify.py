@@ -21,13 +21,14 @@ from contraction_nets.cli.console import (
 from contraction_nets.cli.tables import read_table, write_csv
 from contraction_nets.cli.weights import Activation, Keys, Transpose, WeightsPath, read
 from contraction_nets.errors import NotWellPosedError, SolverError
-from contraction_nets.viz.rounding import at_most
+from contraction_nets.viz.rounding import at_least, at_most
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from contraction_nets.certificates.lipschitz import LipschitzCertificate
+    from contraction_nets.certificates.statements import NotContracting
     from contraction_nets.certificates.weights import ImplicitWeights
 
 _LARGEST_GAINS = 10**7  # entries of the gain matrix; beyond, it is only computed when asked for
@@ -116,14 +117,20 @@ def certify(
             network, epsilon=sizes, solver=solver, **parse_options(option or [])
         )
     except NotWellPosedError as error:
-        why = _why_not(network)
+        why, written = _why_not(network), None
+        proof = _impossibility(network) if out or statement is Kind.MEASURE else None
+        if statement is Kind.MEASURE and proof is not None and out is not None:
+            save_statement(proof, network, out)
+            written = out
+        refusal = {**_refusal(network, error), "why": why}
+        if statement is Kind.MEASURE:
+            refusal["not_contracting"] = None if proof is None else {"lower": proof.lower}
         if as_json:
-            print_json({**_refusal(network, error), "why": why})
+            print_json(refusal)
         elif why is not None:
-            _print_why(str(weights), network, why)
-        if out is not None and statement is Kind.MEASURE:
-            _save_measure(network, out)
-        say(f"error: {error}")
+            _print_refusal(str(weights), network, refusal, written)
+        then = _what_was_written(proof, out, statement)
+        say(f"error: {str(error).rstrip('.')}{then}.")
         raise typer.Exit(NOT_PROVED) from None
     report = certificate.as_dict()
     if not (report["well_posed"] and report["lipschitz"]["verified"]):
@@ -302,14 +309,31 @@ def _certified(
     return list(rows), {"count": len(found.radii), "median": median}
 
 
-def _save_measure(network: ImplicitWeights, out: Path) -> None:
-    """What can be proved of a network that is not well-posed: that no weights η help."""
-    from contraction_nets.certificates.document import save_statement
+def _impossibility(network: ImplicitWeights) -> NotContracting | None:
+    """The largest measure that is proved to be attained with no weights η; None if none is."""
     from contraction_nets.certificates.optimal import optimal_weights
     from contraction_nets.certificates.statements import NotContracting
 
     found = optimal_weights(network.A)
-    save_statement(NotContracting(found.lower, found.x), network, out)
+    if not math.isfinite(found.lower):
+        return None
+    proof = NotContracting(found.lower, found.x)
+    return proof if proof.prove(network) else None
+
+
+def _what_was_written(proof: NotContracting | None, out: Path | None, statement: Kind) -> str:
+    """What the error goes on to say of files and proofs."""
+    impossible = proof is not None and proof.lower >= 1
+    if statement is Kind.MEASURE and proof is not None:
+        where = "proved" if out is None else f"proved in {out}"
+        doubt = "" if impossible else ", which does not exclude a certificate"
+        return (
+            f"; no weights give a measure below {at_least(proof.lower, digits=7)}: {where}{doubt}"
+        )
+    if out is None:
+        return ""
+    hint = ", and --statement measure writes the proof that none exists" if impossible else ""
+    return f"; no certificate was written{hint}"
 
 
 def _why_not(network: Any) -> dict[str, Any] | None:
@@ -330,26 +354,32 @@ def _why_not(network: Any) -> dict[str, Any] | None:
     }
 
 
-def _print_why(title: str, network: Any, why: dict[str, Any]) -> None:
+def _print_refusal(
+    title: str, network: ImplicitWeights, refusal: dict[str, Any], written: Path | None
+) -> None:
+    why, proof = refusal["why"], refusal.get("not_contracting")
     states, bound = why["states"], why["euclidean_bound"]
     shown = ", ".join(map(str, states[:10])) + (", …" if len(states) > 10 else "")
     if bound is None:
         euclidean = "no: the largest eigenvalue is not below 1"
     else:
         euclidean = f"yes, with the ℓ2 → ℓ2 bound {bound:.6g} (in float64, not proved)"
-    print_table(
-        title,
-        [
-            ("well-posed in ℓ∞", "not proved"),
-            (
-                "what breaks it",
-                f"{len(states)} of {network.state_dim} states, strongly connected: {shown}",
-            ),
-            ("spectral abscissa", f"{number(why['abscissa'], 12)}, expected below 1"),
-            ("largest eigenvalue of (A + Aᵀ)/2", number(why["euclidean_measure"], 12)),
-            ("well-posed in ℓ2", euclidean),
-        ],
-    )
+    rows = [
+        ("well-posed in ℓ∞", "not proved"),
+        (
+            "what breaks it",
+            f"{len(states)} of {network.state_dim} states, strongly connected: {shown}",
+        ),
+        ("spectral abscissa", f"{number(why['abscissa'], 12)}, expected below 1"),
+        ("largest eigenvalue of (A + Aᵀ)/2", number(why["euclidean_measure"], 12)),
+        ("well-posed in ℓ2", euclidean),
+    ]
+    if proof:
+        lower = at_least(proof["lower"], digits=7)
+        rows.append(("weighted μ", f"with no weights below {lower}, proved"))
+    if written is not None:
+        rows.append(("certificate", f"{written}, of the line above"))
+    print_table(title, rows)
 
 
 def _refusal(network: Any, error: NotWellPosedError) -> dict[str, Any]:
