@@ -529,6 +529,21 @@ def test_the_reported_object(certified):
     assert wrong["lipschitz"]["verified"] is False
 
 
+def test_what_is_proved_is_proved_anew(certified):
+    assert certified.verified
+    assert certified.verify()
+    for array in (certified.witness, *certified.weights.arrays().values()):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0.0
+    # Whoever owns an array can make it writable; then only `verify` counts.
+    certified.weights.A.setflags(write=True)
+    certified.weights.A[0, 0] = 2.0
+    assert not certified.verify()
+    other = replace(certified, weights=ImplicitWeights(**certified.weights.arrays()))
+    assert not other.verified
+    assert other.as_dict()["lipschitz"]["verified"] is other.as_dict()["well_posed"] is False
+
+
 def test_a_document_proves_its_statement_for_its_weights_only(tmp_path, certified):
     path, weights = tmp_path / "certificate.json", certified.weights
     certified.save(path)

@@ -12,6 +12,7 @@ from strategies import gammas, matrices
 
 from contraction_nets import ImplicitWeights, available_solvers, matrix_measure
 from contraction_nets.certificates.document import verify_document
+from contraction_nets.certificates.exact import prove_bound
 from contraction_nets.cli import main
 
 
@@ -62,6 +63,21 @@ def test_certify(command, weights, tmp_path):
         "bound", "norm_product_bound", "solver", "primal_dual_gap", "verified",
     }  # fmt: skip
     assert report["lipschitz"]["verified"] is True
+
+
+@pytest.mark.parametrize("kind", ["lipschitz", "gains", "measure"])
+def test_one_run_proves_the_bound_once(command, weights, tmp_path, monkeypatch, kind):
+    proved = []
+
+    def counted(*arguments):
+        proved.append(prove_bound(*arguments))
+        return proved[-1]
+
+    monkeypatch.setattr("contraction_nets.certificates.exact.prove_bound", counted)
+    out = tmp_path / "certificate.json"
+    code, text, _ = command("certify", weights, "--statement", kind, "--out", out, "--json")
+    assert (code, proved) == (0, [True])
+    assert json.loads(text)["lipschitz"]["verified"] is True
 
 
 @pytest.mark.parametrize("solver", available_solvers("linear program"))

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import issparse
 
 from contraction_nets.certificates.document import save_statement
-from contraction_nets.certificates.exact import exact_bound, prove_bound, prove_well_posed
+from contraction_nets.certificates.exact import exact_bound, prove_well_posed
 from contraction_nets.certificates.norms import induced_norm
 from contraction_nets.certificates.optimal import OptimalWeights, attained, optimal_weights
 from contraction_nets.certificates.rounding import rounded_up
@@ -99,9 +99,8 @@ class LipschitzCertificate:
     @cached_property
     def _gain_matrix(self) -> GainMatrix:
         weights = self.weights
-        system = system_of(weights.A)
-        assert system is not None  # these weights were proved well-posed
-        v = next(v for v in well_posed_witnesses(system) if prove_well_posed(weights.A, v))
+        # In units of `witness` a few networks of extreme scales would lose their gains.
+        system, v = well_posed_witness(weights.A)
         program = ScaledProgram.of(weights, None, v, system)
         Y = next(program.output_witnesses(), None)
         if Y is None:
@@ -220,13 +219,21 @@ class LipschitzCertificate:
         return sector_bounds_statement(self)
 
     def verify(self) -> bool:
-        """Whether the witness proves the bound for the stored weights, in integer arithmetic."""
+        """Whether the witness proves the bound for the stored weights, in integer arithmetic.
+
+        Proved anew in every call, whatever became of the arrays.
+        """
         return self.statement().prove(self.weights)
+
+    @cached_property
+    def verified(self) -> bool:
+        """The answer of `verify` when the certificate was made, for reports."""
+        return self.verify()
 
     def as_dict(self) -> dict[str, Any]:
         """The object that ``contraction-nets certify --json`` prints; null where infinite."""
         return {
-            "well_posed": prove_well_posed(self.weights.A, self.witness),
+            "well_posed": self.verified or prove_well_posed(self.weights.A, self.witness),
             "mu_inf": _finite(self.measure),
             "mu_weighted": _finite(self.measure_weighted),
             "eta": self.eta.tolist(),
@@ -236,7 +243,7 @@ class LipschitzCertificate:
                 "norm_product_bound": _finite(self.norm_product_bound),
                 "solver": self.solver,
                 "primal_dual_gap": _finite(self.primal_dual_gap),
-                "verified": self.verify(),
+                "verified": self.verified,
             },
             "shapes": self.weights.shapes,
             "weights_sha256": self.weights.sha256,
@@ -320,21 +327,28 @@ def lipschitz_certificate(
     system, v = well_posed_witness(network.A)
     program = ScaledProgram.of(network, radii, v, system)
     solution = _solved(program.problem, solver, options)
-    witness, bound = _proved(network, radii, program, solution.point())
-    dual, output_dual = solution.dual, solution.output_dual
-    if dual is None or output_dual is None:
-        dual, output_dual = program.duals(witness)
-    return LipschitzCertificate(
-        weights=network,
-        bound=bound,
-        witness=_read_only(witness),
-        norm_product_bound=_norm_product_bound(network, radii),
-        measure=measure,
-        dual=_read_only(program.unscaled_dual(dual)),
-        output_dual=_read_only(output_dual),
-        dual_value=program.dual_value(dual, output_dual),
-        solver=solver,
-        epsilon=None if radii is None else _read_only(radii),
+    product = _norm_product_bound(network, radii)
+    for witness in program.witnesses(solution.point()):
+        dual, output_dual = solution.dual, solution.output_dual
+        if dual is None or output_dual is None:
+            dual, output_dual = program.duals(witness)
+        certificate = LipschitzCertificate(
+            weights=network,
+            bound=_finite_bound(network, witness, radii),
+            witness=_read_only(witness),
+            norm_product_bound=product,
+            measure=measure,
+            dual=_read_only(program.unscaled_dual(dual)),
+            output_dual=_read_only(output_dual),
+            dual_value=program.dual_value(dual, output_dual),
+            solver=solver,
+            epsilon=None if radii is None else _read_only(radii),
+        )
+        if certificate.verified:
+            return certificate
+    raise SolverError(
+        "no witness in float64 proves a bound although the weights are well-posed, expected the "
+        "entries of (I − M)⁻¹|B|1 to be in its range; rescale the inputs or the states."
     )
 
 
@@ -423,23 +437,15 @@ def _solved(problem: LipschitzProblem, solver: str, options: dict[str, Any]) -> 
     return solution
 
 
-def _proved(
-    weights: ImplicitWeights, radii: Array | None, program: ScaledProgram, proposal: Array
-) -> tuple[Array, float]:
-    """The first proposed witness that proves its own bound exactly."""
-    for z in program.witnesses(proposal):
-        bound = exact_bound(weights.C, weights.D, z, radii)
-        if not math.isfinite(bound):
-            raise ValueError(
-                "the Lipschitz bound exceeds the largest float64, expected a smaller one; "
-                "rescale the inputs or the outputs."
-            )
-        if prove_bound(weights.A, weights.B, weights.C, weights.D, z, bound, radii):
-            return z, bound
-    raise SolverError(
-        "no witness in float64 proves a bound although the weights are well-posed, expected the "
-        "entries of (I − M)⁻¹|B|1 to be in its range; rescale the inputs or the states."
-    )
+def _finite_bound(weights: ImplicitWeights, z: Array, radii: Array | None) -> float:
+    """The least bound that z can prove."""
+    bound = exact_bound(weights.C, weights.D, z, radii)
+    if not math.isfinite(bound):
+        raise ValueError(
+            "the Lipschitz bound exceeds the largest float64, expected a smaller one; "
+            "rescale the inputs or the outputs."
+        )
+    return bound
 
 
 def _not_well_posed(A: Any) -> NotWellPosedError:
