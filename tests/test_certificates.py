@@ -20,7 +20,7 @@ from contraction_nets import (
     lipschitz_certificate,
     matrix_measure,
 )
-from contraction_nets.certificates import lipschitz
+from contraction_nets.certificates import lipschitz, well_posed
 from contraction_nets.certificates.document import load_certificate, verify_document
 from contraction_nets.certificates.elimination import eliminate, solve_factored
 from contraction_nets.solving.solution import Solution, Status
@@ -299,7 +299,7 @@ def test_the_exact_check_decides_and_not_the_proposal(monkeypatch):
     proposals[1] = short
     with pytest.raises(SolverError, match="no witness in float64 proves"):
         lipschitz_certificate(*weights)
-    monkeypatch.setattr(lipschitz, "well_posed_witnesses", lambda *_: iter([-np.ones(5)]))
+    monkeypatch.setattr(well_posed, "well_posed_witnesses", lambda *_: iter([-np.ones(5)]))
     with pytest.raises(NotWellPosedError, match="for a proof in float64"):
         lipschitz_certificate(*weights)
 

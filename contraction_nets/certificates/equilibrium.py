@@ -10,10 +10,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from contraction_nets.certificates.exact import round_up
 from contraction_nets.certificates.exact_equilibrium import equilibrium_residuals
-from contraction_nets.certificates.lipschitz import lipschitz_certificate, well_posed_witness
+from contraction_nets.certificates.lipschitz import lipschitz_certificate
 from contraction_nets.certificates.statements import EquilibriumError
 from contraction_nets.certificates.states import computed_equilibrium
 from contraction_nets.certificates.weights import ImplicitWeights, parse_activation
+from contraction_nets.certificates.well_posed import well_posed_witness
 from contraction_nets.errors import SolverError
 from contraction_nets.geometry.measures import as_finite
 
