@@ -1,5 +1,7 @@
 """Damage to the bytes of a file, for tests of what readers do with it."""
 
+from contraction_nets import ImplicitWeights
+
 NUMBERS = (b"9999999999", b"-", b"1e400", b"nan", b"0", b"2147483648")
 
 
@@ -32,3 +34,14 @@ def damaged(data, rng, kind, other=b"\0"):
     else:
         raise ValueError(f"got the damage {kind!r}, expected a kind that is there.")
     return bytes(data)
+
+
+def assert_loaded_or_refused(path):
+    """The weights file loads, or is refused in one sentence."""
+    message = "expected"
+    try:
+        ImplicitWeights.load(path)
+    except ValueError as error:
+        message = str(error)
+    assert "expected" in message
+    assert "\n" not in message
