@@ -584,27 +584,6 @@ def test_a_forged_document_is_not_proved(tmp_path, certified):
     assert not verdict(assumptions={**good["assumptions"], "activation": "relu"})
 
 
-def test_edited_bytes_never_prove_a_smaller_bound(tmp_path, certified):
-    path = tmp_path / "certificate.json"
-    certified.save(path)
-    original = path.read_bytes()
-    rng = np.random.default_rng(0)
-    refused = 0
-    for _ in range(1000):
-        data = bytearray(original)
-        where = int(rng.integers(len(data)))
-        data[where] = (data[where] + int(rng.integers(1, 256))) % 256
-        path.write_bytes(bytes(data))
-        try:
-            document = load_certificate(path)
-            proved = document.verify(certified.weights)
-        except ValueError:
-            refused += 1
-            continue
-        assert not proved or document.statement.bound >= certified.bound
-    assert refused > 500
-
-
 @pytest.mark.parametrize(
     ("keys", "value"),
     [

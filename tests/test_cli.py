@@ -13,21 +13,6 @@ from strategies import gammas, matrices
 from contraction_nets import ImplicitWeights, available_solvers, matrix_measure
 from contraction_nets.certificates.document import verify_document
 from contraction_nets.certificates.exact import prove_bound
-from contraction_nets.cli import main
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Run the command line in this process: exit code, stdout, stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["contraction-nets", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out, err = capsys.readouterr()
-        return caught.value.code or 0, out, err
-
-    return run
 
 
 @pytest.fixture

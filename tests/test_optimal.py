@@ -94,6 +94,27 @@ def test_sparse_matrices_of_many_states():
     assert prove_measure(sparse.csr_array(A), attained(A.tocsr(), found.eta), found.eta)
 
 
+@pytest.mark.parametrize("abscissa", [0.95, 1 - 1e-12])
+def test_nothing_is_factored_where_power_steps_converge(monkeypatch, abscissa):
+    # The factors of these matrices fill up: with 20 000 states they take a minute.
+    monkeypatch.setattr("contraction_nets.solving.sparse_m_matrix.spilu", pytest.fail)
+    rng = np.random.default_rng(5)
+    n = 2500
+    values = rng.uniform(0.5, 1.0, (n, 10))
+    values *= abscissa / values.sum(axis=1, keepdims=True)
+    units = rng.integers(-20, 21, n)
+    columns = np.array([rng.choice(n, 10, replace=False) for _ in range(n)])
+    rows = np.repeat(np.arange(n), 10)
+    values = np.ldexp(values.ravel(), units[rows] - units[columns.ravel()])
+    A = sparse.csr_array(sparse.coo_array((values, (rows, columns.ravel())), (n, n)))
+    found = optimal_weights(A)
+    assert found.abscissa == pytest.approx(abscissa, abs=1e-13)
+    assert found.lower <= abscissa + 1e-15
+    assert abscissa - found.lower < 1e-13
+    assert found.measure < 1
+    assert prove_abscissa(A, found.lower, found.x)
+
+
 def test_bad_arguments():
     with pytest.raises(ValueError, match="expected"):
         optimal_weights([[1.0, 2.0]])
