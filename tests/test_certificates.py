@@ -691,3 +691,16 @@ def test_elimination_solves_and_recognizes_m_matrices(n, seed):
         np.testing.assert_allclose(matrix @ x, right, atol=1e-10)
         assert (x >= 0).all()
     assert eliminate(np.eye(n) - 1.1 * np.roll(np.eye(n), 1, axis=0)) is None
+
+
+def test_gains_that_float64_cannot_prove_are_refused():
+    """Next to the limit a bound has a witness and a gain matrix may have none."""
+    A = [
+        ["-0x1.14fd59d43a660p+5", "-0x1.bfba129415119p+20"],
+        ["0x1.4fb4bf3c363e0p-13", "-0x1.cf675b6566e27p+2"],
+    ]
+    A = [[float.fromhex(entry) for entry in row] for row in A]
+    certificate = lipschitz_certificate(A, np.eye(2), np.eye(2))
+    assert certificate.verify()
+    with pytest.raises(SolverError, match="proves the gains"):
+        certificate.statement("gains")

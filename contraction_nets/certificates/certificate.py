@@ -84,8 +84,13 @@ class LipschitzCertificate:
     def gains(self) -> Array:
         """Γ = |C|(I − M)⁻¹|B| + |D|, shape (q, p), rounded up: |Δy| ≤ Γ|Δu| entry by entry.
 
-        ``statement("gains")`` has the witness that proves it in exact arithmetic. Radii ε have no
-        part in it.
+        Proved in exact arithmetic when they are first asked for; ``statement("gains")`` has the
+        witness. Radii ε have no part in it.
+
+        Raises
+        ------
+        SolverError
+            No witness in float64 proves them, as happens next to the limit of well-posedness.
         """
         return self._gain_matrix.gains
 

@@ -25,22 +25,24 @@ def gain_matrix_statement(weights: ImplicitWeights) -> GainMatrix:
     NotWellPosedError
         Well-posedness cannot be proved.
     SolverError
-        The gains leave the range of float64.
+        No witness in float64 proves any gains.
     """
     # In units of a bound's witness, a few networks of extreme scales would lose their gains.
     system, v = well_posed_witness(weights.A)
     program = ScaledProgram.of(weights, None, v, system)
-    Y = next(program.output_witnesses(), None)
-    if Y is None:
-        raise SolverError(
-            "no witness in float64 seems to prove the gains, expected the entries of "
-            "|C|(I − M)⁻¹ in its range; rescale the inputs or the outputs."
-        )
-    gains = rounded_up(Y @ abs(weights.B.astype(np.float64)), weights.state_dim, Y.max())
-    if weights.D is not None:
-        D = full(weights.D)
-        gains = rounded_up(gains + np.abs(D), 1, 0.0)
-    return GainMatrix(gains, v, Y)
+    for Y in program.output_witnesses():
+        gains = rounded_up(Y @ abs(weights.B.astype(np.float64)), weights.state_dim, Y.max())
+        if weights.D is not None:
+            D = full(weights.D)
+            gains = rounded_up(gains + np.abs(D), 1, 0.0)
+        statement = GainMatrix(gains, v, Y)
+        if np.isfinite(gains).all() and statement.prove(weights):
+            return statement
+    raise SolverError(
+        "no witness in float64 proves the gains, expected the entries of |C|(I − M)⁻¹ in its "
+        "range and the abscissa of M below one by more than rounding; rescale the inputs or the "
+        "outputs."
+    )
 
 
 def output_differences(C: Any, D: Any, z: Array, epsilon: Array | None) -> Array:

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from contraction_nets.cli.console import finite, number, print_table
+from contraction_nets.errors import SolverError
 from contraction_nets.viz.rounding import at_most
 
 if TYPE_CHECKING:
     from contraction_nets.certificates.lipschitz import LipschitzCertificate
 
-_LARGEST_GAINS = 10**7  # entries of the gain matrix; beyond, it is only computed when asked for
+_MOST_PRODUCTS = 5 * 10**6  # to prove all gains; beyond, that is only done when asked for
 
 
 def print_certificate(
@@ -80,9 +81,15 @@ def _named(worst: dict[str, Any]) -> str:
 
 
 def worst_pair(certificate: LipschitzCertificate) -> dict[str, Any]:
-    """The output and the input with the largest gain, as JSON; the output alone in large cases."""
-    weights = certificate.weights
-    if weights.output_dim * max(weights.state_dim, weights.input_dim) > _LARGEST_GAINS:
-        return {"output": certificate.worst_output, "input": None, "gain": None}
-    k, j = certificate.worst_pair
-    return {"output": k, "input": j, "gain": finite(float(certificate.gains[k, j]))}
+    """The output and the input with the largest gain, as JSON; the output alone in large cases.
+
+    The same where the gains cannot be proved although the bound is.
+    """
+    q, n, p = (getattr(certificate.weights, f"{part}_dim") for part in ("output", "state", "input"))
+    if q * n * (n + p) <= _MOST_PRODUCTS:
+        try:
+            k, j = certificate.worst_pair
+            return {"output": k, "input": j, "gain": finite(float(certificate.gains[k, j]))}
+        except SolverError:
+            pass
+    return {"output": certificate.worst_output, "input": None, "gain": None}
