@@ -38,6 +38,7 @@ from contraction_nets.solving.solution import Solution
 Array = NDArray[np.float64]
 
 _SMALL = float(np.finfo(np.float32).tiny)
+_FEASIBLE = 1e-10  # violation of a dual constraint that counts as rounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +61,8 @@ class LipschitzCertificate:
     measure : float
         μ∞(A), in float64.
     dual : (n,) array
-        Multipliers of the state rows, from the solver.
+        Multipliers of the state rows, from the solver; recomputed from those of the output rows
+        where they violate the dual constraints by more than rounding.
     output_dual : (q,) array
         Multipliers of the output rows, from the solver.
     dual_value : float
@@ -326,9 +328,7 @@ def lipschitz_certificate(
     program = ScaledProgram.of(network, radii, v, system)
     solution = _solved(program.problem, solver, options)
     witness, bound = _proved(network, radii, program, solution.point())
-    dual, output_dual = solution.dual, solution.output_dual
-    if dual is None or output_dual is None:
-        dual, output_dual = program.duals(witness)
+    dual, output_dual = _multipliers(program, solution, witness)
     return LipschitzCertificate(
         weights=network,
         bound=bound,
@@ -410,6 +410,28 @@ def _solved(problem: LipschitzProblem, solver: str, options: dict[str, Any]) -> 
             "numbers; use another solver."
         )
     return solution
+
+
+def _multipliers(program: ScaledProgram, solution: Solution, witness: Array) -> tuple[Array, Array]:
+    """The solver's multipliers where they are feasible, else such as its output rows suggest.
+
+    An infeasible dual point can have an objective above the optimum, which nothing proves.
+    """
+    dual, output_dual = solution.dual, solution.output_dual
+    if dual is None or output_dual is None:
+        return program.duals(program.worst_output(witness))
+    if dual.shape != program.problem.b.shape or output_dual.shape != program.problem.d.shape:
+        raise SolverError(
+            f"solver '{solution.solver}' returned multipliers of shapes {dual.shape} and "
+            f"{output_dual.shape}, expected {program.problem.b.shape} and "
+            f"{program.problem.d.shape}; use another solver."
+        )
+    with np.errstate(all="ignore"):
+        feasible = solution.dual_residual <= _FEASIBLE * max(1.0, float(np.abs(dual).max()))
+        shares = output_dual.clip(0.0) / output_dual.clip(0.0).sum()
+    if feasible:
+        return dual, output_dual
+    return program.duals(shares if np.isfinite(shares).all() else program.worst_output(witness))
 
 
 def _proved(
