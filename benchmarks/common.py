@@ -6,11 +6,12 @@ import json
 import os
 import platform
 import statistics
-import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+from contraction_nets.comparison.timing import clocked, take_turns
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -21,13 +22,8 @@ def interleaved(
     """Seconds of every repetition; the contenders take turns, so that a slow spell hits all."""
     for run in contenders.values():
         run()  # untimed: caches, models built once, lazy imports
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(repetitions):
-        for name, run in contenders.items():
-            start = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
+    turns = {name: lambda _, run=run: clocked(run)[0] for name, run in contenders.items()}
+    return take_turns(turns, repetitions)
 
 
 def median(values: list[float]) -> float:

@@ -132,6 +132,9 @@ class Cvxpy(Backend):
                     problem.solve(solver=self.cvxpy_solver, **options)
                 except cvxpy.error.SolverError:
                     continue
+                # Stopped on the way to tight tolerances, it can be farther off than the defaults.
+                if options is accurate and problem.status == "optimal_inaccurate":
+                    continue
                 iterations = problem.solver_stats.num_iters
                 return _STATUS.get(problem.status, Status.FAILED), int(iterations or 0)
         return Status.FAILED, 0

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fresh import python
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from oracles import lipschitz_problem, projection_problems
 from packaging.requirements import Requirement
@@ -76,6 +76,7 @@ def test_scale_changes_nothing(solver, scale, gamma):
 
 @pytest.mark.parametrize("solver", of_kind("projection"))
 @given(seeds, st.integers(1, 8), st.sampled_from([-2.0, 0.0, 0.5, 0.95, 7.0]))
+@example(1399, 8, 0.0)  # Clarabel stops far from the tight tolerances that cvxpy passes on
 @settings(max_examples=25, deadline=None)
 def test_random_matrices(solver, seed, n, gamma):
     installed(solver)
@@ -87,7 +88,7 @@ def test_random_matrices(solver, seed, n, gamma):
     exact = project_rows(problem.point, problem.rows)
     size = max(1.0, float(np.abs(exact).max()), float(np.abs(V).max()))
     assert solution.found
-    assert np.abs(solution.point() - exact).max() <= 1e-6 * size
+    assert np.abs(solution.point() - exact).max() <= 1e-7 * size
 
 
 @pytest.mark.parametrize("solver", with_option("tolerance", "projection"))
