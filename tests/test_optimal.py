@@ -75,8 +75,8 @@ def test_linear_programs_find_the_same_weights(solver, reducible):
         by_program = optimal_weights(A, solver=solver, tol=1e-4)
     except SolverError as error:
         # Bisection ends at programs that are hardly feasible; a wrong answer there would be worse.
-        assert solver in FIRST_ORDER
-        assert "iteration_limit" in str(error)
+        if solver not in FIRST_ORDER or "iteration_limit" not in str(error):
+            raise
         pytest.skip(f"'{solver}' cannot decide next to the spectral abscissa, and says so")
     assert by_program.measure == matrix_measure(A, by_program.eta)
     assert by_program.measure == pytest.approx(by_perron.measure, abs=2e-4)
