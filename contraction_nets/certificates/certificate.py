@@ -26,6 +26,7 @@ from contraction_nets.certificates.statements import (
     WeightedMeasure,
 )
 from contraction_nets.certificates.weights import ImplicitWeights
+from contraction_nets.errors import SolverError
 from contraction_nets.geometry.measures import matrix_measure
 
 Array = NDArray[np.float64]
@@ -53,7 +54,8 @@ class LipschitzCertificate:
     measure : float
         μ∞(A), in float64.
     dual : (n,) array
-        Multipliers of the state rows, from the solver.
+        Multipliers of the state rows, from the solver; recomputed from those of the output rows
+        where they violate the dual constraints by more than rounding.
     output_dual : (q,) array
         Multipliers of the output rows, from the solver.
     dual_value : float
@@ -252,8 +254,16 @@ class LipschitzCertificate:
         ------
         ValueError
             Another kind, or the folder does not exist or cannot be written.
+        SolverError
+            A statement that cannot be proved in float64; nothing is written then.
         """
-        save_statement(self.statement(kind), self.weights, path, self.as_dict())
+        statement = self.statement(kind)
+        if not (self.verified if kind == "lipschitz" else statement.prove(self.weights)):
+            raise SolverError(
+                f"no witness in float64 proves the statement '{kind}', expected weights whose "
+                "abscissa is below one by more than rounding; state the lipschitz bound."
+            )
+        save_statement(statement, self.weights, path, self.as_dict())
 
 
 def measure_statement(weights: ImplicitWeights, optimal: OptimalWeights) -> WeightedMeasure:

@@ -24,6 +24,8 @@ __all__ = ["LipschitzCertificate", "lipschitz_certificate"]
 
 Array = NDArray[np.float64]
 
+_FEASIBLE = 1e-10  # violation of a dual constraint that counts as rounding
+
 
 def lipschitz_certificate(
     weights: ImplicitWeights | ArrayLike,
@@ -84,9 +86,7 @@ def lipschitz_certificate(
     solution = _solved(program.problem, solver, options)
     product = _norm_product_bound(network, radii)
     for witness in program.witnesses(solution.point()):
-        dual, output_dual = solution.dual, solution.output_dual
-        if dual is None or output_dual is None:
-            dual, output_dual = program.duals(witness)
+        dual, output_dual = _multipliers(program, solution, witness)
         certificate = LipschitzCertificate(
             weights=network,
             bound=_finite_bound(network, witness, radii),
@@ -149,6 +149,28 @@ def _solved(problem: LipschitzProblem, solver: str, options: dict[str, Any]) -> 
             "numbers; use another solver."
         )
     return solution
+
+
+def _multipliers(program: ScaledProgram, solution: Solution, witness: Array) -> tuple[Array, Array]:
+    """The solver's multipliers where they are feasible, else such as its output rows suggest.
+
+    An infeasible dual point can have an objective above the optimum, which nothing proves.
+    """
+    dual, output_dual = solution.dual, solution.output_dual
+    if dual is None or output_dual is None:
+        return program.duals(program.worst_output(witness))
+    if dual.shape != program.problem.b.shape or output_dual.shape != program.problem.d.shape:
+        raise SolverError(
+            f"solver '{solution.solver}' returned multipliers of shapes {dual.shape} and "
+            f"{output_dual.shape}, expected {program.problem.b.shape} and "
+            f"{program.problem.d.shape}; use another solver."
+        )
+    with np.errstate(all="ignore"):
+        feasible = solution.dual_residual <= _FEASIBLE * max(1.0, float(np.abs(dual).max()))
+        shares = output_dual.clip(0.0) / output_dual.clip(0.0).sum()
+    if feasible:
+        return dual, output_dual
+    return program.duals(shares if np.isfinite(shares).all() else program.worst_output(witness))
 
 
 def _finite_bound(weights: ImplicitWeights, z: Array, radii: Array | None) -> float:
