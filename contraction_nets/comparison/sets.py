@@ -211,7 +211,7 @@ class _Training:
                 self.scheduler.step()
                 done += 1
                 self._keep(done)
-                loss_sum += float(loss) * len(batch)
+                loss_sum += loss.item() * len(batch)
                 yield done
         row["train_loss"] = loss_sum / len(data.train_inputs)
         row["seconds"] = time.perf_counter() - started
