@@ -109,3 +109,9 @@ def test_training_keeps_every_network_in_its_set():
 def test_unknown_sets_are_refused():
     with pytest.raises(ValueError, match="expected one of norm_ball"):
         train_on_sets(_blobs(), sets=["ball"])
+
+
+def test_a_negative_diagonal_helps_all_sets_but_the_ball():
+    plain, shifted = (contained(10, shift=x, scales=(0.5,), samples=200)[0] for x in (0.0, 1.0))
+    assert shifted["norm_ball"] == 0.0
+    assert shifted["measure"] > plain["measure"]

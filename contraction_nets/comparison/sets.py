@@ -71,6 +71,7 @@ def contained(
     n: int,
     *,
     gamma: float = 0.95,
+    shift: float = 0.0,
     scales: Sequence[float] = tuple(np.geomspace(0.03, 3.0, 25).tolist()),
     samples: int = 500,
     seed: int = 0,
@@ -83,6 +84,9 @@ def contained(
         Number of states.
     gamma : float
         Bound of all sets.
+    shift : float
+        Taken off the diagonal: at one, A = 0 becomes A = −I, which is further inside all sets
+        but {‖A‖∞ ≤ γ}.
     scales : sequence of float
         Of the cloud: entries are independent and normal, of standard deviation scale / √n.
     samples : int
@@ -93,15 +97,15 @@ def contained(
     Returns
     -------
     list of dict
-        n, scale, and for every name in `SETS` the share contained.
+        n, shift, scale, and for every name in `SETS` the share contained.
     """
     cloud = np.random.default_rng(seed).normal(size=(samples, n, n)) / math.sqrt(n)
-    values = set_values(cloud)  # all four grow in proportion to the matrix
-    return [
-        {"n": n, "scale": scale}
-        | {name: float((scale * found <= gamma).mean()) for name, found in values.items()}
-        for scale in scales
-    ]
+    rows = []
+    for scale in scales:
+        values = set_values(scale * cloud - shift * np.eye(n))
+        shares = {name: float((found <= gamma).mean()) for name, found in values.items()}
+        rows.append({"n": n, "shift": shift, "scale": scale} | shares)
+    return rows
 
 
 def train_on_sets(
