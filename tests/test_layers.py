@@ -84,7 +84,7 @@ def test_printing_tells_what_matters():
     [
         {"in_features": 0}, {"hidden_features": -1}, {"gamma": 1.0}, {"gamma": float("nan")},
         {"gamma": -float("inf")}, {"eta": [1.0, 2.0]}, {"eta": [1.0, 0.0, 1.0]}, {"tol": 0.0},
-        {"max_steps": 0}, {"activation": "swish"}, {"iteration": "newton"}, {"backward_tol": -1.0},
+        {"max_steps": 0}, {"activation": "swish"}, {"iteration": "secant"}, {"backward_tol": -1.0},
     ],
 )  # fmt: skip
 def test_bad_arguments_are_refused(arguments):

@@ -37,6 +37,10 @@ class Activation(Named, ABC):
     def resolvent_map(self, a: Tensor) -> Callable[[Tensor], Tensor]:
         """`resolvent` at a fixed a, with everything that depends on a alone done once."""
 
+    def take(self, rows: Tensor) -> Activation:
+        """φ on some of the samples: φ itself, which is the same on all."""
+        return self
+
     def resolvent(self, s: Tensor, a: Tensor) -> Tensor:
         """The solution x of ``x = φ(a x + s)``, elementwise.
 

@@ -18,11 +18,8 @@ from torch.autograd.function import FunctionCtx, once_differentiable
 
 from contraction_nets.errors import ConvergenceWarning
 from contraction_nets.nn.activations import Activation, get_activation
-from contraction_nets.nn.iterations import Elementwise, Iteration, Prepared, get_iteration
+from contraction_nets.nn.iterations import Elementwise, Iteration, get_iteration
 from contraction_nets.nn.operators import Dense, StateOperator
-
-_FIRST_LOOK = 4
-"""Steps before the residual is first measured; later ones follow the rate seen so far."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +31,7 @@ class EquilibriumResult:
     x : tensor of the shape of s
         The last iterate.
     steps : int
-        Applications of A.
+        Applications of A to the samples, or to those of them that were not done yet.
     residual : float
         max |x − φ(A x + s)| over states and samples, measured at this x.
     converged : bool
@@ -43,6 +40,8 @@ class EquilibriumResult:
         The map x ↦ A x.
     eta : tensor
         Weights of the norm in which A contracts, broadcastable against a state.
+    factorizations : int
+        Matrices of the size of A, or of its active part, that were factored.
     """
 
     x: Tensor = field(repr=False)
@@ -51,6 +50,7 @@ class EquilibriumResult:
     converged: bool
     operator: StateOperator = field(repr=False)
     eta: Tensor = field(repr=False)
+    factorizations: int = 0
 
     @property
     def error_bound(self) -> float:
@@ -125,51 +125,10 @@ def _solve(
 ) -> EquilibriumResult:
     with torch.no_grad(), torch.autocast(s.device.type, enabled=False):
         weights = s.new_ones(1, dtype=torch.float64) if eta is None else eta
-        x, steps, residual, converged = _iterate(
-            iteration.prepare(operator, activation), s, tol, max_steps
+        end = iteration.solve(operator, activation, s, tol, max_steps)
+        return EquilibriumResult(
+            end.x, end.steps, end.residual, end.converged, operator, weights, end.factorizations
         )
-        return EquilibriumResult(x, steps, residual, converged, operator, weights)
-
-
-def _iterate(
-    prepared: Prepared, s: Tensor, tol: float, max_steps: int
-) -> tuple[Tensor, int, float, bool]:
-    """The last iterate, steps, its residual, and whether that meets the tolerance."""
-    affine, advance = prepared.linear.affine, prepared.advance
-    # The first step needs no product, because A 0 = 0.
-    x = advance(torch.zeros_like(s), s.clone())
-    steps, look, seen = 0, min(_FIRST_LOOK, max_steps), None
-    while True:
-        y = affine(x, s)
-        steps += 1
-        if steps >= look:
-            residual, scale = _measure(x, prepared.image(x, y))
-            converged = residual <= tol * scale
-            if converged or steps >= max_steps or not math.isfinite(residual):
-                return x, steps, residual, converged
-            look = _next_look(seen or (0, scale), (steps, residual), tol * scale)
-            look, seen = min(look, max_steps), (steps, residual)
-        x = advance(x, y)
-
-
-def _measure(x: Tensor, image: Tensor) -> tuple[float, float]:
-    """max |x − image| and max |x|."""
-    if not x.numel():
-        return 0.0, 0.0
-    residual, scale = torch.stack([(x - image).abs_().amax(), x.abs().amax()]).tolist()
-    return residual, scale
-
-
-def _next_look(before: tuple[int, float], now: tuple[int, float], target: float) -> int:
-    """The step at which the rate between two measurements reaches the target.
-
-    Never more than as far again as what is behind, in case the rate misleads.
-    """
-    (start, high), (steps, low) = before, now
-    if not (0 < low < high < math.inf) or target <= 0:
-        return 2 * steps
-    rate = math.log(high / low) / (steps - start)
-    return min(2 * steps, steps + max(1, math.ceil(math.log(low / target) / rate)))
 
 
 def _not_converged(result: EquilibriumResult, s: Tensor, tol: float) -> str:
@@ -184,14 +143,20 @@ def _not_converged(result: EquilibriumResult, s: Tensor, tol: float) -> str:
 class _Scaling:
     """y ↦ slope ∘ y: the activation of the linear fixed-point equation of the gradient."""
 
-    slope: Tensor
+    factor: Tensor
 
     def __call__(self, y: Tensor) -> Tensor:
-        return self.slope * y
+        return self.factor * y
+
+    def slope(self, y: Tensor) -> Tensor:
+        return self.factor
 
     def resolvent_map(self, a: Tensor) -> Callable[[Tensor], Tensor]:
-        scale = self.slope / (1 - a * self.slope)
+        scale = self.factor / (1 - a * self.factor)
         return lambda y: scale * y
+
+    def take(self, rows: Tensor) -> _Scaling:
+        return _Scaling(self.factor[rows])
 
 
 def equilibrium(

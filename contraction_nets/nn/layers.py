@@ -46,6 +46,7 @@ class StateLayer(nn.Module):
         super().__init__()
         self.activation = get_activation(activation)
         self.iteration = get_iteration(iteration)
+        self.iteration.check(self.operator)
         self.tol, self.max_steps = positive(tol, "tol"), whole(max_steps, "max_steps")
         self.backward_tol = self.tol if backward_tol is None else positive(backward_tol, "tol")
         self.monitor: Monitor | None = None

@@ -43,6 +43,10 @@ class StateOperator(ABC):
         """The map of Aᵀ."""
 
     @abstractmethod
+    def multiplications(self, x: Tensor) -> int:
+        """Multiplications in A x for one of the samples of x."""
+
+    @abstractmethod
     def weight_gradient(self, w: Tensor, x: Tensor) -> Tensor:
         """Gradient of ⟨w, A x⟩, summed over the samples, with respect to the weight."""
 
@@ -75,6 +79,9 @@ class Dense(StateOperator):
 
     def transposed(self) -> Dense:
         return Dense(self.weight.T)
+
+    def multiplications(self, x: Tensor) -> int:
+        return self.weight.numel()
 
     def weight_gradient(self, w: Tensor, x: Tensor) -> Tensor:
         return w.T @ x
@@ -109,6 +116,9 @@ class Sparse(StateOperator):
 
     def transposed(self) -> Sparse:
         return Sparse(self.weight.t().coalesce())
+
+    def multiplications(self, x: Tensor) -> int:
+        return self.weight.values().numel()
 
     def weight_gradient(self, w: Tensor, x: Tensor) -> Tensor:
         rows, columns = self.weight.indices()
@@ -161,6 +171,9 @@ class Convolution(StateOperator):
 
     def transposed(self) -> Convolution:
         return Convolution(self.weight.transpose(0, 1).flip(2, 3))
+
+    def multiplications(self, x: Tensor) -> int:
+        return self.weight.numel() * x.shape[2] * x.shape[3]
 
     def weight_gradient(self, w: Tensor, x: Tensor) -> Tensor:
         return conv2d_weight(x, list(self.weight.shape), w, padding=self._padding)

@@ -1,0 +1,198 @@
+"""The diagonal resolvent iteration that changes to faster ones where they pay."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from contraction_nets.nn.iterations.accelerated import Accelerated
+from contraction_nets.nn.iterations.anderson import Anderson
+from contraction_nets.nn.iterations.base import Elementwise, Iteration
+from contraction_nets.nn.iterations.diagonal_resolvent import DiagonalMap, DiagonalResolvent
+from contraction_nets.nn.iterations.loop import FIRST_LOOK, Solved, next_look, steps_left
+from contraction_nets.nn.iterations.newton import Newton
+from contraction_nets.nn.operators import Dense, StateOperator
+
+_NEWTON_STEPS = 3
+_WORTH_LEAVING_OUT = 200_000
+"""Multiplications a step above which samples that are done are left out."""
+
+
+@dataclass(frozen=True)
+class Auto(Iteration):
+    """Diagonal resolvent, then Anderson or Newton for the samples with a long way to go.
+
+    It starts as `DiagonalResolvent`. Whenever it measures the residual, a model of the cost of
+    a step (`_Costs`) says whether the rest of the way at the rate seen is cheaper with Anderson
+    or Newton; samples that meet the tolerance leave the batch where that saves work, and `steps`
+    counts every application of A to what is left. All three converge wherever the network is
+    well-posed. The decisions depend on the data alone, not on a clock.
+    """
+
+    name: ClassVar[str] = "auto"
+
+    def prepare(self, operator: StateOperator, activation: Elementwise, s: Tensor) -> DiagonalMap:
+        return DiagonalResolvent().prepare(operator, activation, s)
+
+    def solve(
+        self,
+        operator: StateOperator,
+        activation: Elementwise,
+        s: Tensor,
+        tol: float,
+        max_steps: int,
+    ) -> Solved:
+        matrix = operator.weight if isinstance(operator, Dense) else None
+        base = self.prepare(operator, activation, s)
+        return _Run(base, matrix, _Costs(s[:1].numel(), operator.multiplications(s))).solve(
+            tol, max_steps
+        )
+
+
+@dataclass(frozen=True)
+class _Costs:
+    """Microseconds of one step of a batch, as measured on one core; only ratios matter.
+
+    Attributes
+    ----------
+    states : int
+    multiplications : int
+        Of A x for one sample.
+    """
+
+    states: int
+    multiplications: int
+
+    def plain(self, batch: int) -> float:
+        # The weights have to be read once, however small the batch.
+        product = max(batch * self.multiplications / 4e4, self.multiplications / 1.2e4)
+        return 12 + product + 3e-4 * batch * self.states
+
+    def anderson(self, batch: int) -> float:
+        return self.plain(batch) + 130 + batch * (0.25 + 3e-3 * self.states)
+
+    def newton(self, batch: int, active: int, shared: bool) -> float:
+        factor = 25 + 6e-3 * active**2 + active**3 / 1e5
+        rest = batch * active**2 / 2e4 if shared else (batch - 1) * factor
+        return self.plain(batch) + 150 + factor + rest
+
+
+class _Run:
+    """One solve: the samples still open, their stage, and what the others ended with.
+
+    Attributes
+    ----------
+    whole, base : DiagonalMap
+        Of all samples, and of those in the stage.
+    x : (batch, ...) tensor
+    defect, size : (batch,) tensors
+        max |x − φ(A x + s)| and max |x| of every sample when it was last measured.
+    rows : (open,) tensor of int, or None
+        The samples in the stage; None while that is all of them.
+    """
+
+    def __init__(self, base: DiagonalMap, matrix: Tensor | None, costs: _Costs) -> None:
+        self.whole, self.base, self.matrix, self.costs = base, base, matrix, costs
+        self.stage: DiagonalMap | Accelerated = base
+        self.rows: Tensor | None = None
+        self.factorizations = 0
+
+    def solve(self, tol: float, max_steps: int) -> Solved:
+        x, steps, look = self.base.start(), 0, min(FIRST_LOOK, max_steps)
+        since: tuple[int, float] | None = None  # the rate is that from here to now
+        while True:
+            y = self.stage.apply(x)
+            steps += 1
+            if steps >= look:
+                self._measure(x, y)
+                residual, scale = self._largest()
+                target = tol * scale
+                if residual <= target or steps >= max_steps or not math.isfinite(residual):
+                    factorizations = self.factorizations + self.stage.factorizations
+                    return Solved(self.x, steps, residual, residual <= target, factorizations)
+                now = (steps, residual)
+                since = since or (0, scale)
+                unmet = ~(self.defect <= target)
+                if self._outside(unmet):
+                    x, since, look = self._reopen(unmet), now, steps + 1
+                    continue
+                x, y = self._leave_out(unmet, x, y)
+                faster = self._faster(x, y, since, now, target)
+                look = next_look(since, now, target)
+                if faster is not None:
+                    self.factorizations += self.stage.factorizations
+                    self.stage = faster
+                if faster is not None or self.stage is self.base:
+                    since = now
+                look = min(look, steps + self.stage.stride, max_steps)
+            x = self.stage.advance(x, y)
+
+    def _measure(self, x: Tensor, y: Tensor) -> None:
+        defect = (x - self.stage.image(x, y)).abs_().flatten(1).amax(dim=1)
+        size = x.abs().flatten(1).amax(dim=1)
+        if self.rows is None:
+            self.x, self.defect, self.size = x, defect, size
+        else:
+            self.x[self.rows], self.defect[self.rows], self.size[self.rows] = x, defect, size
+
+    def _largest(self) -> tuple[float, float]:
+        if not len(self.x):
+            return 0.0, 0.0
+        residual, scale = torch.stack([self.defect.amax(), self.size.amax()]).tolist()
+        return residual, scale
+
+    def _outside(self, unmet: Tensor) -> bool:
+        """Whether a sample that had left is unmet again: the largest state has shrunk."""
+        return self.rows is not None and int(unmet.sum()) > int(unmet[self.rows].sum())
+
+    def _reopen(self, unmet: Tensor) -> Tensor:
+        self.factorizations += self.stage.factorizations
+        self.rows = unmet.nonzero()[:, 0]
+        self.base = self.stage = self.whole.take(self.rows)
+        return self.x[self.rows]
+
+    def _leave_out(self, unmet: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Go on with the samples that are unmet, where that saves work."""
+        if self.rows is not None:
+            unmet = unmet[self.rows]
+        places = unmet.nonzero()[:, 0]
+        saved = (len(x) - len(places)) * self.costs.multiplications
+        newton = self.stage.stride == 1 and len(places) < len(x)
+        if not newton and (2 * len(places) > len(x) or saved < _WORTH_LEAVING_OUT):
+            return x, y
+        if self.rows is None:
+            self.x = x.clone()
+        self.rows = places if self.rows is None else self.rows[places]
+        plain = self.stage is self.base
+        self.stage = self.stage.take(places)
+        self.base = self.stage if plain else self.base.take(places)
+        return x[places], y[places]
+
+    def _faster(
+        self,
+        x: Tensor,
+        y: Tensor,
+        since: tuple[int, float],
+        now: tuple[int, float],
+        target: float,
+    ) -> Accelerated | None:
+        """The stage in which the rest of the way is cheaper, None to stay."""
+        costs, batch, plain = self.costs, len(x), self.stage is self.base
+        if self.stage.stride == 1:
+            return None
+        left = min(steps_left(since, now, target), 1000 if plain else 2 * (now[0] - since[0]))
+        best, stage = left * (costs.plain if plain else costs.anderson)(batch), None
+        few = 5 + 2 * math.sqrt(left)
+        if plain and few * costs.anderson(batch) < best:
+            best, stage = few * costs.anderson(batch), Anderson().accelerate(self.base)
+        if self.matrix is None or _NEWTON_STEPS * costs.newton(batch, 1, shared=True) >= best:
+            return stage
+        slope = self.base.activation.slope(self.base.preactivation(x, y))
+        active, shared = (slope != 0).sum(dim=1).amax(), (slope == slope[0]).all()
+        if _NEWTON_STEPS * costs.newton(batch, int(active), shared=bool(shared)) < best:
+            stage = Newton().accelerate(self.base, self.matrix)
+        return stage
