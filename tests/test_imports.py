@@ -23,7 +23,7 @@ BELOW = {
     "nn": {"geometry", "solving", "certificates"},
     "training": {"geometry", "solving", "certificates", "nn"},
     "robustness": {"geometry", "solving", "certificates", "nn"},
-    "comparison": {"geometry", "solving", "certificates"},
+    "comparison": {"geometry", "solving", "certificates", "nn", "training"},
     "viz": {"geometry", "solving", "certificates", "nn", "training", "robustness"},
     "cli": {"geometry", "solving", "certificates", "nn", "training", "robustness", "viz"}
     | {"comparison"},
