@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from common import command, interleaved, machine, median, write
+from common import command, interleaved, median, write
 from threadpoolctl import threadpool_limits
 
 from contraction_nets import ImplicitWeights, lipschitz_certificate, project
+from contraction_nets.comparison.machine import machine
 
 INPUTS, OUTPUTS, PIXELS = 100, 10, 784
 SPARSE, ENTRIES = 20_000, 10

@@ -20,7 +20,7 @@ from itertools import compress, product
 from typing import Any
 
 import numpy as np
-from common import machine, write
+from common import write
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
@@ -40,6 +40,7 @@ from contraction_nets.certificates.statements import (
     NotContracting,
     Statement,
 )
+from contraction_nets.comparison.machine import machine
 
 Array = NDArray[np.float64]
 Matrix = NDArray[Any]  # of fractions

@@ -14,7 +14,7 @@ from typing import Any
 import cvxpy as cp
 import numpy as np
 import torch
-from common import machine, median, write
+from common import median, write
 from numpy.typing import NDArray
 from scipy.optimize import linprog
 from threadpoolctl import threadpool_limits
@@ -28,6 +28,7 @@ from contraction_nets import (
     project,
 )
 from contraction_nets.certificates.statements import Statement
+from contraction_nets.comparison.machine import machine
 from contraction_nets.training.data import load_data
 
 Array = NDArray[np.float64]
