@@ -53,9 +53,8 @@ def print_rows(subject: str, rows: list[Row]) -> None:
 
 def time_text(seconds: float) -> str:
     """Seconds with three digits and the unit that people would choose."""
-    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if seconds >= size:
-            break
+    units = {"s": 1.0, "ms": 1e-3, "µs": 1e-6}
+    unit, size = next((each for each in units.items() if seconds >= each[1]), ("µs", 1e-6))
     return f"{float(f'{seconds / size:.3g}'):g} {unit}"
 
 
