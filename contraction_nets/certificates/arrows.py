@@ -1,0 +1,197 @@
+"""Symmetric matrices of many inputs, no two of which meet: the algebra of multipliers.py.
+
+An arrow is a matrix [core, side; sideᵀ, corner] of m rows, for the states and the output, and p
+rows for the inputs. Of its corner only the diagonal counts. A form H is zero elsewhere, so that
+m rows decide whether it is positive. Moments Y are completed to the matrix of largest
+determinant, the one whose inverse is an arrow. So a step costs m p², where it would be (m + p)³.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+_SHRINK = 0.85  # what is left of a step that leaves the cone
+_INSIDE = 0.95  # how much of the way to its boundary is taken
+_TRIALS = 100
+
+
+class Arrow(NamedTuple):
+    """A batch of k matrices.
+
+    Attributes
+    ----------
+    core, side : (k, m, m) and (k, m, p) arrays
+    corner : (k, p) or (k, p, p) array
+        Its diagonal, or all of it.
+    """
+
+    core: Array
+    side: Array
+    corner: Array
+
+    def moved(self, step: Array, change: Arrow) -> Arrow:
+        """This matrix and `step` times the other."""
+        far = step[:, None, None]
+        return Arrow(
+            self.core + far * change.core,
+            self.side + far * change.side,
+            self.corner + step[:, None] * change.corner,
+        )
+
+    def at(self, chosen: NDArray[Any]) -> Arrow:
+        """Some of the batch."""
+        return Arrow(self.core[chosen], self.side[chosen], self.corner[chosen])
+
+    def put(self, chosen: NDArray[Any], other: Arrow) -> None:
+        """Replace some of the batch."""
+        for mine, theirs in zip(self, other, strict=True):
+            mine[chosen] = theirs
+
+    def diagonal(self) -> Arrow:
+        """Without what a full corner has beside its diagonal."""
+        return Arrow(self.core, self.side, np.diagonal(self.corner, axis1=1, axis2=2))
+
+
+class Product(NamedTuple):
+    """All four blocks of a product of two symmetric matrices."""
+
+    core: Array
+    side: Array
+    below: Array
+    corner: Array
+
+
+def inner(X: Arrow, Y: Arrow) -> Array:
+    """The trace of X Y, one of them with a diagonal corner."""
+    twice = 2 * (X.side * Y.side).sum(axis=(1, 2))
+    return np.asarray(
+        (X.core * Y.core).sum(axis=(1, 2)) + twice + (X.corner * Y.corner).sum(axis=1)
+    )
+
+
+def inverse(H: Arrow) -> Arrow:
+    """The inverse, with a full corner, of a positive matrix with a diagonal one."""
+    scaled = H.side / H.corner[:, None]
+    core = _inverse(H.core - scaled @ H.side.mT)
+    side = core @ scaled
+    corner = scaled.mT @ side
+    _diagonals(corner)[...] += 1.0 / H.corner
+    return Arrow(core, -side, corner)
+
+
+def completed(Y: Arrow) -> tuple[Arrow, Flags]:
+    """The completion of largest determinant, and where there is one."""
+    factors, alive = cholesky(Y.core)
+    root = np.linalg.solve(factors, Y.side)
+    corner = root.mT @ root
+    _diagonals(corner)[...] = Y.corner
+    return Arrow(Y.core, Y.side, corner), alive
+
+
+def product(H: Arrow, P: Arrow) -> Product:
+    """H P, where H has a diagonal corner and P a full one."""
+    corner = H.corner[:, :, None]
+    return Product(
+        H.core @ P.core + H.side @ P.side.mT,
+        H.core @ P.side + H.side @ P.corner,
+        H.side.mT @ P.core + corner * P.side.mT,
+        H.side.mT @ P.side + corner * P.corner,
+    )
+
+
+def symmetric_product(Y: Arrow, Z: Product) -> Arrow:
+    """(Y Z + (Y Z)ᵀ)/2 with the diagonal of its corner, where Y has a full one."""
+    side = Y.core @ Z.side + Y.side @ Z.corner + (Y.side.mT @ Z.core + Y.corner @ Z.below).mT
+    corner = (Y.side * Z.side).sum(axis=1) + (Y.corner * Z.corner.mT).sum(axis=2)
+    return Arrow(symmetric(Y.core @ Z.core + Y.side @ Z.below), side / 2, corner)
+
+
+def symmetric_corner(Y: Arrow, Z: Product) -> Array:
+    """All of the corner of `symmetric_product`."""
+    return symmetric(Y.side.mT @ Z.side + Y.corner @ Z.corner)
+
+
+def reach(point: Arrow, change: Arrow, positive: Callable[[Arrow], Flags]) -> Array:
+    """A step in (0, 1] that stays inside the cone; 0 where every step leaves it."""
+    step, left = np.ones(len(point.core)), np.arange(len(point.core))
+    for _ in range(_TRIALS):
+        trial = point.at(left).moved(step[left] / _INSIDE, change.at(left))
+        left = left[~positive(trial)]
+        if not left.size:
+            break
+        step[left] *= _SHRINK
+    step[left] = 0.0
+    return step
+
+
+def positive_form(H: Arrow) -> Flags:
+    """Whether a matrix with zeros in its corner is positive definite."""
+    return np.asarray(
+        (H.corner > 0).all(axis=1) & _positive(H.core - H.side / H.corner[:, None] @ H.side.mT)
+    )
+
+
+def positive_moments(Y: Arrow) -> Flags:
+    """Whether a matrix can be completed to a positive definite one."""
+    good = _positive(Y.core)
+    core = np.where(good[:, None, None], Y.core, np.eye(Y.core.shape[1]))
+    spread = (Y.side * np.linalg.solve(core, Y.side)).sum(axis=1)
+    return np.asarray(good & (Y.corner > spread).all(axis=1))
+
+
+def symmetric(matrices: Array) -> Array:
+    """The symmetric part."""
+    return np.asarray((matrices + matrices.mT) / 2)
+
+
+def cholesky(matrices: Array) -> tuple[Array, Flags]:
+    """Lower factors, and where the factorization ran to its end; the identity elsewhere."""
+    alive: Flags = np.asarray(np.isfinite(matrices).all(axis=(1, 2)))
+    try:
+        if alive.all():
+            return np.linalg.cholesky(matrices).astype(np.float64), alive
+    except np.linalg.LinAlgError:
+        pass
+    factors = np.broadcast_to(np.eye(matrices.shape[1]), matrices.shape).copy()
+    for i in np.flatnonzero(alive):
+        try:
+            factors[i] = np.linalg.cholesky(matrices[i])
+        except np.linalg.LinAlgError:
+            alive[i] = False
+    return factors, alive
+
+
+def _positive(matrices: Array) -> Flags:
+    """By eigenvalues, which a batch has without exceptions, whatever the units."""
+    scale = units(matrices)
+    relative = scaled(matrices, scale)
+    finite = np.isfinite(relative).all(axis=(1, 2))
+    relative = np.where(finite[:, None, None], relative, 0.0)
+    return np.asarray(finite & (np.linalg.eigvalsh(relative).min(axis=1) > 0))
+
+
+def _inverse(matrices: Array) -> Array:
+    scale = units(matrices)
+    return symmetric(scaled(np.linalg.inv(scaled(matrices, scale)).astype(np.float64), scale))
+
+
+def units(matrices: Array) -> Array:
+    """In which the diagonal is one."""
+    return np.asarray(1.0 / np.sqrt(np.diagonal(matrices, axis1=1, axis2=2)))
+
+
+def scaled(matrices: Array, scale: Array) -> Array:
+    """Rows and columns times `scale`."""
+    return scale[:, :, None] * matrices * scale[:, None, :]
+
+
+def _diagonals(matrices: Array) -> Array:
+    """A view that can be written to."""
+    return np.einsum("kii->ki", matrices)
