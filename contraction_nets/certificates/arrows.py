@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
 
-_SHRINK = 0.85  # what is left of a step that leaves the cone
+_SHRINK = 0.9  # what is left of a step that leaves the cone
 _INSIDE = 0.95  # how much of the way to its boundary is taken
 _TRIALS = 100
 
@@ -60,12 +60,14 @@ class Arrow(NamedTuple):
 
 
 class Product(NamedTuple):
-    """All four blocks of a product of two symmetric matrices."""
+    """A product of two symmetric matrices: three blocks, and diag(spread) + leftᵀ right."""
 
     core: Array
     side: Array
     below: Array
-    corner: Array
+    spread: Array
+    left: Array
+    right: Array
 
 
 def inner(X: Arrow, Y: Arrow) -> Array:
@@ -95,27 +97,36 @@ def completed(Y: Arrow) -> tuple[Arrow, Flags]:
     return Arrow(Y.core, Y.side, corner), alive
 
 
-def product(H: Arrow, P: Arrow) -> Product:
-    """H P, where H has a diagonal corner and P a full one."""
-    corner = H.corner[:, :, None]
+def product(change: Arrow, H: Arrow, P: Arrow) -> Product:
+    """`change` P, where P is the inverse of H.
+
+    H P = 1 says that the corner of P is one less the product of the sides, over that of H.
+    """
+    spread = change.corner / H.corner
     return Product(
-        H.core @ P.core + H.side @ P.side.mT,
-        H.core @ P.side + H.side @ P.corner,
-        H.side.mT @ P.core + corner * P.side.mT,
-        H.side.mT @ P.side + corner * P.corner,
+        change.core @ P.core + change.side @ P.side.mT,
+        change.core @ P.side + change.side @ P.corner,
+        change.side.mT @ P.core + change.corner[:, :, None] * P.side.mT,
+        spread,
+        change.side - spread[:, None] * H.side,
+        P.side,
     )
 
 
 def symmetric_product(Y: Arrow, Z: Product) -> Arrow:
     """(Y Z + (Y Z)ᵀ)/2 with the diagonal of its corner, where Y has a full one."""
-    side = Y.core @ Z.side + Y.side @ Z.corner + (Y.side.mT @ Z.core + Y.corner @ Z.below).mT
-    corner = (Y.side * Z.side).sum(axis=1) + (Y.corner * Z.corner.mT).sum(axis=2)
+    side = Y.core @ Z.side + Y.side * Z.spread[:, None] + (Y.side @ Z.left.mT) @ Z.right
+    side += Z.core.mT @ Y.side + Z.below.mT @ Y.corner
+    corner = (Y.side * Z.side + (Z.left @ Y.corner) * Z.right).sum(axis=1)
+    corner += _diagonals(Y.corner) * Z.spread
     return Arrow(symmetric(Y.core @ Z.core + Y.side @ Z.below), side / 2, corner)
 
 
 def symmetric_corner(Y: Arrow, Z: Product) -> Array:
     """All of the corner of `symmetric_product`."""
-    return symmetric(Y.side.mT @ Z.side + Y.corner @ Z.corner)
+    left = np.concatenate([Y.side, Z.left @ Y.corner], axis=1)
+    right = np.concatenate([Z.side, Z.right], axis=1)
+    return symmetric(Y.corner * Z.spread[:, None] + left.mT @ right)
 
 
 def reach(point: Arrow, change: Arrow, positive: Callable[[Arrow], Flags]) -> Array:
@@ -172,9 +183,10 @@ def _positive(matrices: Array) -> Flags:
     """By eigenvalues, which a batch has without exceptions, whatever the units."""
     scale = units(matrices)
     relative = scaled(matrices, scale)
-    finite = np.isfinite(relative).all(axis=(1, 2))
+    finite: Flags = np.asarray(np.isfinite(relative).all(axis=(1, 2)))
     relative = np.where(finite[:, None, None], relative, 0.0)
-    return np.asarray(finite & (np.linalg.eigvalsh(relative).min(axis=1) > 0))
+    lowest: Array = np.linalg.eigvalsh(relative).min(axis=1)
+    return finite & (lowest > 0)
 
 
 def _inverse(matrices: Array) -> Array:
@@ -194,4 +206,4 @@ def scaled(matrices: Array, scale: Array) -> Array:
 
 def _diagonals(matrices: Array) -> Array:
     """A view that can be written to."""
-    return np.einsum("kii->ki", matrices)
+    return np.asarray(np.einsum("kii->ki", matrices))

@@ -212,7 +212,7 @@ def _advance(
         right = sigma[:, None] * centre - cost - sectors.traces(second)
         change = _equilibrated(matrix, np.where(sectors.active, right, 0.0))
         slack = sectors.change(change)
-        turned = product(slack, P)
+        turned = product(slack, H, P)
         moments = Arrow(*(-y - s for y, s in zip(Y, second, strict=True))).moved(sigma, thin)
         one = np.ones(len(sigma))
         return change, slack, moments.moved(-one, symmetric_product(full, turned)), turned
