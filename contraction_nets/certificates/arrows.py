@@ -1,4 +1,4 @@
-"""Symmetric matrices of many inputs, no two of which meet: the algebra of multipliers.py.
+"""Symmetric matrices of many inputs, no two of which meet: the algebra of input_multipliers.py.
 
 An arrow is a matrix [core, side; sideᵀ, corner] of m rows, for the states and the output, and p
 rows for the inputs. Of its corner only the diagonal counts. A form H is zero elsewhere, so that
@@ -13,6 +13,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from contraction_nets.certificates.multipliers import (
+    cholesky,
+    inverse_of,
+    scaled,
+    symmetric,
+    units_of,
+)
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -81,7 +89,7 @@ def inner(X: Arrow, Y: Arrow) -> Array:
 def inverse(H: Arrow) -> Arrow:
     """The inverse, with a full corner, of a positive matrix with a diagonal one."""
     scaled = H.side / H.corner[:, None]
-    core = _inverse(H.core - scaled @ H.side.mT)
+    core = inverse_of(H.core - scaled @ H.side.mT)
     side = core @ scaled
     corner = scaled.mT @ side
     _diagonals(corner)[...] += 1.0 / H.corner
@@ -157,51 +165,14 @@ def positive_moments(Y: Arrow) -> Flags:
     return np.asarray(good & (Y.corner > spread).all(axis=1))
 
 
-def symmetric(matrices: Array) -> Array:
-    """The symmetric part."""
-    return np.asarray((matrices + matrices.mT) / 2)
-
-
-def cholesky(matrices: Array) -> tuple[Array, Flags]:
-    """Lower factors, and where the factorization ran to its end; the identity elsewhere."""
-    alive: Flags = np.asarray(np.isfinite(matrices).all(axis=(1, 2)))
-    try:
-        if alive.all():
-            return np.linalg.cholesky(matrices).astype(np.float64), alive
-    except np.linalg.LinAlgError:
-        pass
-    factors = np.broadcast_to(np.eye(matrices.shape[1]), matrices.shape).copy()
-    for i in np.flatnonzero(alive):
-        try:
-            factors[i] = np.linalg.cholesky(matrices[i])
-        except np.linalg.LinAlgError:
-            alive[i] = False
-    return factors, alive
-
-
 def _positive(matrices: Array) -> Flags:
     """By eigenvalues, which a batch has without exceptions, whatever the units."""
-    scale = units(matrices)
+    scale = units_of(matrices)
     relative = scaled(matrices, scale)
     finite: Flags = np.asarray(np.isfinite(relative).all(axis=(1, 2)))
     relative = np.where(finite[:, None, None], relative, 0.0)
     lowest: Array = np.linalg.eigvalsh(relative).min(axis=1)
     return finite & (lowest > 0)
-
-
-def _inverse(matrices: Array) -> Array:
-    scale = units(matrices)
-    return symmetric(scaled(np.linalg.inv(scaled(matrices, scale)).astype(np.float64), scale))
-
-
-def units(matrices: Array) -> Array:
-    """In which the diagonal is one."""
-    return np.asarray(1.0 / np.sqrt(np.diagonal(matrices, axis1=1, axis2=2)))
-
-
-def scaled(matrices: Array, scale: Array) -> Array:
-    """Rows and columns times `scale`."""
-    return scale[:, :, None] * matrices * scale[:, None, :]
 
 
 def _diagonals(matrices: Array) -> Array:

@@ -6,120 +6,26 @@ or refused, by sectors.py, or proved in integers by way of sector_proof.py.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
-from contraction_nets.certificates.arrows import (
-    Arrow,
-    Product,
-    completed,
-    inner,
-    inverse,
-    positive_form,
-    positive_moments,
-    product,
-    reach,
-    scaled,
-    symmetric,
-    symmetric_corner,
-    symmetric_product,
-    units,
-)
 from contraction_nets.certificates.reduction import Reduced
 
 Array = NDArray[np.float64]
-Flags = NDArray[np.bool_]
 
-_STEPS = 60
+STEPS = 60
 _START = 0.05  # how far inside the feasible set the search starts
-_FEASIBLE = 1e-8  # error of the moments up to which they bound the optimum
-
-
-@dataclass(frozen=True, eq=False)
-class Sectors:
-    """The forms H(θ) of a batch of k networks, as arrows of (x, y) and u.
-
-    H(θ) = Σ λ_i x_i (x_i − v_i) + Σ μ_j u_j² + y² + 2 y (c x + d u): without y, which is free,
-    y² less than it.
-
-    Attributes
-    ----------
-    E, B : (k, m, m) and (k, m, p) arrays
-        x − v = E x − B u.
-    c : (k, m + p) array
-    active : (k, m + p) bool array
-        The multipliers that may change.
-    """
-
-    E: Array
-    B: Array
-    c: Array
-    active: Flags
-
-    def at(self, chosen: NDArray[np.intp]) -> Sectors:
-        """Some of the batch."""
-        return Sectors(self.E[chosen], self.B[chosen], self.c[chosen], self.active[chosen])
-
-    def form(self, theta: Array) -> Arrow:
-        """H(θ)."""
-        m, H = self.E.shape[1], self.change(theta)
-        H.core[:, m, :m] = H.core[:, :m, m] = self.c[:, :m]
-        H.core[:, m, m] = 1.0
-        H.side[:, m] = self.c[:, m:]
-        return H
-
-    def change(self, theta: Array) -> Arrow:
-        """What is linear in θ."""
-        k, m, p = self.B.shape
-        core, side = np.zeros((k, m + 1, m + 1)), np.zeros((k, m + 1, p))
-        core[:, :m, :m] = symmetric(theta[:, :m, None] * self.E)
-        side[:, :m] = -theta[:, :m, None] * self.B / 2
-        return Arrow(core, side, theta[:, m:])
-
-    def rows(self, Y: Arrow) -> tuple[Array, Array]:
-        """The moments of x − v with x and with u, of Y with a full corner."""
-        m = self.E.shape[1]
-        states = self.E @ Y.core[:, :m, :m] - self.B @ Y.side[:, :m].mT
-        return states, self.E @ Y.side[:, :m] - self.B @ Y.corner
-
-    def traces(self, Y: Arrow) -> Array:
-        """The derivative of the trace of H(θ) Y with respect to θ."""
-        m = self.E.shape[1]
-        states = (self.E * Y.core[:, :m, :m]).sum(axis=2) - (self.B * Y.side[:, :m]).sum(axis=2)
-        return np.concatenate([states, Y.corner], axis=1)
-
-    def equations(self, Y: Arrow, P: Arrow) -> Array:
-        """The derivative of `traces` of (Y H P + P H Y)/2; both with full corners."""
-        k, m, p = self.B.shape
-        (states_Y, inputs_Y), (states_P, inputs_P) = self.rows(Y), self.rows(P)
-        squares_Y = symmetric(states_Y @ self.E.mT - inputs_Y @ self.B.mT)
-        squares_P = symmetric(states_P @ self.E.mT - inputs_P @ self.B.mT)
-        matrix = np.empty((k, m + p, m + p))
-        matrix[:, :m, :m] = symmetric(states_Y * states_P.mT) / 2
-        matrix[:, :m, :m] += (squares_Y * P.core[:, :m, :m] + Y.core[:, :m, :m] * squares_P) / 4
-        matrix[:, :m, m:] = (inputs_Y * P.side[:, :m] + Y.side[:, :m] * inputs_P) / 2
-        matrix[:, m:, :m] = matrix[:, :m, m:].mT
-        matrix[:, m:, m:] = Y.corner * P.corner
-        return np.where(self.active[:, :, None] & self.active[:, None], matrix, np.eye(m + p))
-
-    def value(self, Y: Arrow) -> Array:
-        """What these moments bound the optimum by, from below."""
-        m = self.E.shape[1]
-        row = np.concatenate([Y.core[:, m, :m], Y.side[:, m]], axis=1)
-        return np.asarray(-2.0 * (self.c * row).sum(axis=1) - Y.core[:, m, m])
+FEASIBLE = 1e-8  # error of the moments up to which they bound the optimum
 
 
 class MultiplierSearch:
     """A primal-dual interior-point method for a batch of networks; nothing here is proved.
 
-    minimize Σμ over θ = (λ, μ) with H(θ) ⪰ 0, beside the moments Y ⪰ 0 of (x, y, u), for which
-    those of x_i (x_i − v_i) are 0 and those of u_j² are 1. θ is feasible from the start. With
-    P = H⁻¹, the step of Helmberg, Rendl, Vanderbei and Wolkowicz is ΔY = σP − Y − YΔHP,
-    symmetrized, from an equation in Δθ of size n + p only: all constraints have rank two. No two
-    inputs meet in H, so Y is known where they do not, and completed (Fukuda, Kojima, Murota,
-    Nakata 2001).
+    minimize Σμ over θ = (λ, μ) with H(θ) = (ΘF + FᵀΘ)/2 − ccᵀ ⪰ 0, rows x_i − v_i and u_j in F,
+    beside the moments Y ⪰ 0 of (x, u), which maximize cᵀYc with diag(FY) = (0, 1). θ is feasible
+    from the start. With P = H⁻¹, the step of Helmberg, Rendl, Vanderbei and Wolkowicz is
+    ΔY = σP − Y − YΔHP, symmetrized, from an equation in Δθ of size n + p only: all constraints
+    have rank two.
     """
 
     def __init__(self, reduced: Reduced) -> None:
@@ -127,8 +33,10 @@ class MultiplierSearch:
         size = reduced.output.shape[1]
         A, B = reduced.states[:, :, :m], reduced.states[:, :, m:]
         self.m, self.size = m, size
-        active = np.ones((k, size), dtype=bool)
-        active[:, :m] = reduced.free
+        self.F = np.broadcast_to(np.eye(size), (k, size, size)).copy()
+        self.F[:, :m] -= reduced.states
+        self.active = np.ones((k, size), dtype=bool)
+        self.active[:, :m] = reduced.free
         self.cost = np.zeros((k, size))
         self.cost[:, m:] = 1.0
         diagonal = np.arange(m)
@@ -142,16 +50,15 @@ class MultiplierSearch:
         bounds = (np.abs(reduced.output[:, :m]) * z).sum(axis=1)
         bounds += np.abs(reduced.output[:, m:]).sum(axis=1)
         self.exponent = np.where(bounds > 0, np.frexp(bounds)[1], 0)
-        c = np.ldexp(reduced.output, -self.exponent[:, None])
-        self.sectors = Sectors(np.eye(m) - A, B, c, active)
-        weights = np.abs(c) + _START / size
+        self.c = np.ldexp(reduced.output, -self.exponent[:, None])
+        weights = np.abs(self.c) + _START / size
         y = _solve(K.transpose(0, 2, 1), weights[:, :m])
         t = (weights[:, :m] * z).sum(axis=1) + weights[:, m:].sum(axis=1)
         passed = (y[:, None] @ np.abs(B))[:, 0] + weights[:, m:]
         self.theta = t[:, None] * np.concatenate([2.0 * y / z, passed], axis=1)
-        self.theta[~active] = 1.0
+        self.theta[~self.active] = 1.0
         self.inside = self.theta.copy()
-        self.Y = Arrow(*(np.zeros_like(X) for X in self.sectors.change(self.theta)))
+        self.Y = np.zeros_like(self.F)
 
     def run(self, accuracy: float, goal: float) -> None:
         """Until Σμ is within 2 · accuracy of its optimum, or 1% below the square of the goal."""
@@ -159,84 +66,128 @@ class MultiplierSearch:
         self.cost[:, : self.m] = 1e-3 * accuracy * self.units
         enough = 0.99 * np.ldexp(goal, -self.exponent) ** 2
         running = np.arange(len(self.theta))
-        for step in range(_STEPS):
-            sectors, theta, cost = self.sectors.at(running), self.theta[running], self.cost[running]
-            H = sectors.form(theta)
+        for step in range(STEPS):
+            F, c, theta, Y = self.F[running], self.c[running], self.theta[running], self.Y[running]
+            cost = self.cost[running]
+            H = symmetric(theta[..., None] * F) - c[:, :, None] * c[:, None, :]
             try:
-                P = inverse(H)
+                P = inverse_of(H)
                 if step == 0:
-                    level = (theta * cost).sum(axis=1) / self.size
-                    zero = Arrow(*(0.0 * X for X in H))
-                    self.Y = zero.moved(level, P.diagonal())
-                theta, Y, alive = _advance(sectors, H, P, theta, self.Y.at(running), cost)
+                    Y = P * ((theta * cost).sum(axis=1) / self.size)[:, None, None]
+                theta, Y, alive = self._advance(F, H, P, theta, Y, cost, self.active[running])
             except np.linalg.LinAlgError:
                 break
-            running, sectors = running[alive], sectors.at(np.flatnonzero(alive))
-            theta, Y, cost = theta[alive], Y.at(alive), cost[alive]
-            self.theta[running] = theta
-            self.Y.put(running, Y)
+            running, c, theta = running[alive], c[alive], theta[alive]
+            Y, cost = Y[alive], cost[alive]
+            self.theta[running], self.Y[running] = theta, Y
             value = (theta * cost).sum(axis=1)
-            missed = np.abs(sectors.traces(Y) - cost) * sectors.active
-            feasible = missed.max(axis=1, initial=0.0) < _FEASIBLE
-            below = np.where(feasible, sectors.value(Y), -np.inf)
+            missed = np.abs((self.F[running] * Y).sum(axis=2) - cost) * self.active[running]
+            feasible = missed.max(axis=1, initial=0.0) < FEASIBLE
+            below = np.where(feasible, (c * (Y @ c[..., None])[..., 0]).sum(axis=1), -np.inf)
             accurate = value - below <= 2.0 * accuracy * value
             running = running[~accurate & (value > enough[running])]
             if not running.size:
                 break
 
+    def _advance(
+        self,
+        F: Array,
+        H: Array,
+        P: Array,
+        theta: Array,
+        Y: Array,
+        cost: Array,
+        active: NDArray[np.bool_],
+    ) -> tuple[Array, Array, NDArray[np.bool_]]:
+        """Predictor and corrector of Mehrotra; the last array says where they can be trusted."""
+        FY, FP, T = F @ Y, F @ P, F.transpose(0, 2, 1)
+        matrix = FY * FP.transpose(0, 2, 1)
+        matrix = (matrix + matrix.transpose(0, 2, 1) + (FY @ T) * P + Y * (FP @ T)) / 4
+        matrix = np.where(active[:, :, None] & active[:, None], matrix, np.eye(self.size))
+        (of_P, good), (of_Y, fine) = cholesky(P), cholesky(Y)
+        units = of_P.transpose(0, 2, 1), np.linalg.inv(of_Y).astype(np.float64)
+        gap = (H * Y).sum(axis=(1, 2)) / self.size
+        centre = np.diagonal(FP, axis1=1, axis2=2)
+
+        def direction(sigma: Array, second: Array) -> tuple[Array, Array, Array]:
+            right = sigma[:, None] * centre - cost
+            right -= ((F @ second) * np.eye(self.size)).sum(axis=2)
+            change = equilibrated(matrix, np.where(active, right, 0.0))
+            slack = symmetric(change[..., None] * F)
+            moments = sigma[:, None, None] * P - Y - symmetric(Y @ slack @ P) - second
+            return change, slack, moments
+
+        _, slack, moments = direction(np.zeros(len(Y)), np.zeros_like(Y))
+        later = H + _reach(units[0], slack)[:, None, None] * slack
+        later *= Y + _reach(units[1], moments)[:, None, None] * moments
+        after = later.sum(axis=(1, 2)) / self.size
+        sigma = gap * np.clip(after / gap, 1e-2, 1.0) ** 2
+        change, slack, moments = direction(sigma, symmetric(moments @ slack @ P))
+        theta = theta + _reach(units[0], slack)[:, None] * change
+        Y = Y + _reach(units[1], moments)[:, None, None] * moments
+        finite = np.isfinite(theta).all(axis=1) & np.isfinite(Y).all(axis=(1, 2))
+        return theta, Y, good & fine & finite
+
     def moments(self) -> tuple[Array, Array]:
         """Slopes E x² / E v² that the moments Y suggest, and λ (E x² − slope E x²)."""
-        m, sectors = self.m, self.sectors
-        Y = completed(self.Y)[0]
-        states, inputs = sectors.rows(Y)
-        x = np.diagonal(Y.core, axis1=1, axis2=2)[:, :m]
-        # With r = x − v: E v² = E x² − 2 E x r + E r².
-        squares = (states * sectors.E).sum(axis=2) - (inputs * sectors.B).sum(axis=2)
-        v = x - 2.0 * np.diagonal(states, axis1=1, axis2=2) + squares
+        m = self.m
+        rows = np.eye(self.size)[:m] - self.F[:, :m]
+        x = np.diagonal(self.Y, axis1=1, axis2=2)[:, :m]
+        v = ((rows @ self.Y) * rows).sum(axis=2)
         slopes = np.clip(np.sqrt(np.where(v > 0, x / v, 0.0)), 0.0, 1.0)
         return slopes, self.theta[:, :m] * x * (1.0 - slopes)
 
 
-def _advance(
-    sectors: Sectors, H: Arrow, P: Arrow, theta: Array, Y: Arrow, cost: Array
-) -> tuple[Array, Arrow, Flags]:
-    """Predictor and corrector of Mehrotra; the last array says where they can be trusted."""
-    full, good = completed(Y)
-    matrix = sectors.equations(full, P)
-    size = theta.shape[1] + 1
-    gap = inner(H, Y) / size
-    thin = P.diagonal()
-    centre = sectors.traces(thin)
-
-    def direction(sigma: Array, second: Arrow) -> tuple[Array, Arrow, Arrow, Product]:
-        right = sigma[:, None] * centre - cost - sectors.traces(second)
-        change = _equilibrated(matrix, np.where(sectors.active, right, 0.0))
-        slack = sectors.change(change)
-        turned = product(slack, H, P)
-        moments = Arrow(*(-y - s for y, s in zip(Y, second, strict=True))).moved(sigma, thin)
-        one = np.ones(len(sigma))
-        return change, slack, moments.moved(-one, symmetric_product(full, turned)), turned
-
-    nothing = Arrow(*(np.zeros_like(y) for y in Y))
-    _, slack, moments, turned = direction(np.zeros(len(theta)), nothing)
-    later = H.moved(reach(H, slack, positive_form), slack)
-    after = inner(later, Y.moved(reach(Y, moments, positive_moments), moments)) / size
-    sigma = gap * np.clip(after / gap, 1e-2, 1.0) ** 2
-    corner = -full.corner - symmetric_corner(full, turned)
-    second = symmetric_product(Arrow(moments.core, moments.side, corner), turned)
-    change, slack, moments, _ = direction(sigma, second)
-    theta = theta + reach(H, slack, positive_form)[:, None] * change
-    Y = Y.moved(reach(Y, moments, positive_moments), moments)
-    finite = np.isfinite(theta).all(axis=1)
-    for part in Y:
-        finite &= np.isfinite(part).reshape(len(part), -1).all(axis=1)
-    return theta, Y, good & finite
+def cholesky(matrices: Array) -> tuple[Array, NDArray[np.bool_]]:
+    """Lower factors, and where the factorization ran to its end; the identity elsewhere."""
+    alive: NDArray[np.bool_] = np.asarray(np.isfinite(matrices).all(axis=(1, 2)))
+    try:
+        if alive.all():
+            return np.linalg.cholesky(matrices).astype(np.float64), alive
+    except np.linalg.LinAlgError:
+        pass
+    factors = np.broadcast_to(np.eye(matrices.shape[1]), matrices.shape).copy()
+    for i in np.flatnonzero(alive):
+        try:
+            factors[i] = np.linalg.cholesky(matrices[i])
+        except np.linalg.LinAlgError:
+            alive[i] = False
+    return factors, alive
 
 
-def _equilibrated(matrices: Array, right: Array) -> Array:
+def _reach(unit: Array, change: Array) -> Array:
+    """The largest step in (0, 1] that stays well inside the cone, in units of the point."""
+    relative = np.nan_to_num(unit @ change @ unit.transpose(0, 2, 1))
+    lowest: Array = np.linalg.eigvalsh(relative).min(axis=1)
+    return 1.0 / np.maximum(1.0, -lowest / 0.95)
+
+
+def symmetric(matrices: Array) -> Array:
+    """The symmetric part."""
+    halves: Array = (matrices + matrices.transpose(0, 2, 1)) / 2
+    return halves
+
+
+def inverse_of(matrices: Array) -> Array:
+    """Symmetric inverses of positive definite matrices, whatever their units."""
+    scale = units_of(matrices)
+    return symmetric(scaled(np.linalg.inv(scaled(matrices, scale)).astype(np.float64), scale))
+
+
+def equilibrated(matrices: Array, right: Array) -> Array:
     """Solutions for matrices with positive diagonals, whatever their units."""
-    scale = units(matrices)
+    scale = units_of(matrices)
     return scale * _solve(scaled(matrices, scale), scale * right)
+
+
+def units_of(matrices: Array) -> Array:
+    """Units in which the diagonal is one."""
+    return np.asarray(1.0 / np.sqrt(np.diagonal(matrices, axis1=1, axis2=2)))
+
+
+def scaled(matrices: Array, scale: Array) -> Array:
+    """Rows and columns times `scale`."""
+    return scale[:, :, None] * matrices * scale[:, None, :]
 
 
 def _solve(matrices: Array, right: Array) -> Array:

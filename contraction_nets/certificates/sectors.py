@@ -15,8 +15,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from contraction_nets.certificates.arrows import cholesky
-from contraction_nets.certificates.multipliers import MultiplierSearch
+from contraction_nets.certificates.input_multipliers import multiplier_search
+from contraction_nets.certificates.multipliers import MultiplierSearch, cholesky
 from contraction_nets.certificates.reduction import TINY, Reduced
 
 Array = NDArray[np.float64]
@@ -69,7 +69,7 @@ def sector_bounds(
     slopes, scores = np.zeros((k, n)), np.full((k, n), -1.0)
     with np.errstate(all="ignore"):
         try:
-            problem = MultiplierSearch(small)
+            problem = multiplier_search(small)
         except np.linalg.LinAlgError:
             return np.full(k, np.inf), slopes, np.where(reduced.free, 0.0, scores)
         problem.run(accuracy, goal)
@@ -92,14 +92,12 @@ def _verified(reduced: Reduced, z: Array, search: MultiplierSearch, theta: Array
     γ_{N+1} tr H (Rump 2006); |x| ≤ z and |u| ≤ 1 turn that, and the radii, into numbers.
     """
     m, N = search.m, search.size
-    c, active = search.sectors.c, search.sectors.active
-    theta = np.where(active, theta, 0.0)
-    F = np.broadcast_to(np.eye(N), (len(z), N, N)).copy()
-    F[:, :m] -= reduced.states
-    scaled = theta[..., None] * F
+    theta, c = np.where(search.active, theta, 0.0), search.c
+    scaled = theta[..., None] * search.F
     outer = c[:, :, None] * c[:, None, :]
     H = (scaled + scaled.transpose(0, 2, 1)) / 2 - outer
-    H[:, np.arange(N), np.arange(N)] += ~active
+    idle = ~search.active
+    H[:, np.arange(N), np.arange(N)] += idle
     entries = np.abs(scaled) + np.abs(scaled).transpose(0, 2, 1) + np.abs(outer)
     trace = np.diagonal(H, axis1=1, axis2=2).sum(axis=1)
     lost = 2.0**-50 * entries.sum(axis=2).max(axis=1) + (N + 4) * 2.0**-51 * trace + TINY
