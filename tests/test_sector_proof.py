@@ -12,7 +12,7 @@ from strategies import seeds, tight_sectors
 from test_slopes import KINDS, exact_maximum, gain, network, row
 
 from contraction_nets import ImplicitWeights, lipschitz_bounds, lipschitz_certificate
-from contraction_nets.certificates import sector_proof
+from contraction_nets.certificates import input_multipliers, sector_proof
 from contraction_nets.certificates.document import load_certificate, verify_document
 from contraction_nets.certificates.exact_sectors import prove_sectors
 from contraction_nets.errors import SolverError
@@ -138,6 +138,21 @@ def test_the_bound_is_the_one_of_the_search(seed):
     weights = network(rng, "dense", n=8, p=3, q=2)
     searched = lipschitz_bounds(*weights, max_nodes=2)
     assert statement(*weights).bound == pytest.approx(searched.upper, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_search_for_many_inputs_finds_the_same_bound(monkeypatch, kind):
+    for seed in range(4):
+        weights = network(np.random.default_rng(seed), kind, n=5, p=9, q=2)
+        bounds = []
+        for many in (100, 0):
+            monkeypatch.setattr(input_multipliers, "_MANY", many)
+            proof = statement(*weights)
+            assert proof.prove(ImplicitWeights(*weights))
+            searched = lipschitz_bounds(*weights, tol=1e-6)
+            bounds.append([*proof.bounds, searched.lower, searched.upper])
+        if kind != "critical":  # where rounding decides how far a search comes
+            assert bounds[0] == pytest.approx(bounds[1], rel=1e-5)
 
 
 @settings(deadline=None, max_examples=40)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from contraction_nets.certificates.exact import add, entries, integers, round_up
 from contraction_nets.certificates.exact_sectors import prove_sectors
+from contraction_nets.certificates.input_multipliers import multiplier_search
 from contraction_nets.certificates.lipschitz import LipschitzCertificate
-from contraction_nets.certificates.multipliers import MultiplierSearch
 from contraction_nets.certificates.reduction import Reduced, reachable
 from contraction_nets.certificates.statements import SectorBounds
 from contraction_nets.certificates.weights import full
@@ -218,7 +218,7 @@ def _semidefinite_program(rows: Array) -> Array:
     free = np.ones(states.shape[:2], dtype=bool)
     nothing = np.zeros_like(states), np.zeros_like(output)
     try:
-        search = MultiplierSearch(Reduced(free, states, nothing[0], output, nothing[1]))
+        search = multiplier_search(Reduced(free, states, nothing[0], output, nothing[1]))
     except np.linalg.LinAlgError:
         return np.full(rows.shape[1], np.nan)
     search.run(_ACCURACY, goal=_NOTHING)
