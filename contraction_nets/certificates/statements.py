@@ -127,7 +127,8 @@ class PairwiseGains(RadiusStatement):
 class SectorBounds(RadiusStatement):
     """No output k moves by more than bounds_k while no input j moves by more than ε_j.
 
-    Signs of the weights are kept, where `LipschitzBound` takes absolute values.
+    Signs of the weights are kept, where `LipschitzBound` takes absolute values. An output whose
+    multipliers prove nothing may have its bound from z alone, as there.
 
     Attributes
     ----------
@@ -168,8 +169,37 @@ class SectorBounds(RadiusStatement):
         bounds = exact.entries(exact.read_vector(self.bounds, "bounds"))
         if not all(exact.at_most(bound, largest) for bound in bounds):
             return False
-        witness = self.z, self.multipliers, self.input_multipliers, self.inverses, self.factors
-        return prove_sectors(*_matrices(weights), *witness, self.bounds, self.epsilon)
+        if self._sectors(weights, slice(None)):
+            return True
+        q = weights.output_dim
+        if np.shape(self.bounds) != (q,):
+            raise ValueError(f"got bounds of shape {np.shape(self.bounds)}, expected {q} of them.")
+        return all(
+            self._sectors(weights, slice(k, k + 1)) or self._row(weights, k) for k in range(q)
+        )
+
+    def _sectors(self, weights: ImplicitWeights, rows: slice) -> bool:
+        """Whether the multipliers prove the bounds of these outputs."""
+        A, B, C, D = _matrices(weights)
+        return prove_sectors(
+            A,
+            B,
+            C[rows],
+            None if D is None else D[rows],
+            self.z,
+            self.multipliers[rows],
+            self.input_multipliers[rows],
+            self.inverses[rows],
+            self.factors[rows],
+            self.bounds[rows],
+            self.epsilon,
+        )
+
+    def _row(self, weights: ImplicitWeights, k: int) -> bool:
+        """Whether z proves the bound of this output as it proves a `LipschitzBound`."""
+        A, B, C, D = _matrices(weights)
+        row = C[[k]], None if D is None else D[[k]]
+        return exact.prove_bound(A, B, *row, self.z, float(self.bounds[k]), self.epsilon)
 
 
 @dataclass(frozen=True, eq=False)
