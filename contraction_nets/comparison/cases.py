@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from contraction_nets.solving.projection import project
 from contraction_nets.nn.layers import ImplicitNetwork
+from contraction_nets.solving.projection import project
 from contraction_nets.training.data import load_data
 from contraction_nets.training.loop import fit
 

@@ -15,22 +15,28 @@ from contraction_nets.nn.iterations.base import Elementwise, Iteration
 from contraction_nets.nn.iterations.diagonal_resolvent import DiagonalMap, DiagonalResolvent
 from contraction_nets.nn.iterations.loop import FIRST_LOOK, Solved, next_look, steps_left
 from contraction_nets.nn.iterations.newton import Newton
+from contraction_nets.nn.iterations.reduced_rank import ReducedRank
 from contraction_nets.nn.operators import Dense, StateOperator
 
-_NEWTON_STEPS = 3
+_NEWTON_STEPS = 4
 _WORTH_LEAVING_OUT = 200_000
 """Multiplications a step above which samples that are done are left out."""
+_NEAR = 8
+"""Steps left that are not worth a thought."""
+_FAR = 1000
+"""Steps left where the residual has not fallen yet."""
 
 
 @dataclass(frozen=True)
 class Auto(Iteration):
-    """Diagonal resolvent, then Anderson or Newton for the samples with a long way to go.
+    """Diagonal resolvent, then something faster for the samples with a long way to go.
 
     It starts as `DiagonalResolvent`. Whenever it measures the residual, a model of the cost of
-    a step (`_Costs`) says whether the rest of the way at the rate seen is cheaper with Anderson
-    or Newton; samples that meet the tolerance leave the batch where that saves work, and `steps`
-    counts every application of A to what is left. All three converge wherever the network is
-    well-posed. The decisions depend on the data alone, not on a clock.
+    a step (`_Costs`) says whether the rest of the way at the rate seen is cheaper with
+    `ReducedRank`, `Anderson` or `Newton`; samples that meet the tolerance leave the batch where
+    that saves work, and `steps` counts every application of A to what is left. All of them
+    converge wherever the network is well-posed. The decisions depend on the data alone, not on
+    a clock.
     """
 
     name: ClassVar[str] = "auto"
@@ -72,8 +78,11 @@ class _Costs:
         product = max(batch * self.multiplications / 4e4, self.multiplications / 1.2e4)
         return 12 + product + 3e-4 * batch * self.states
 
+    def reduced_rank(self, batch: int) -> float:
+        return self.plain(batch) + 65 + 4e-3 * batch * self.states
+
     def anderson(self, batch: int) -> float:
-        return self.plain(batch) + 130 + batch * (0.25 + 3e-3 * self.states)
+        return self.plain(batch) + 200 + 0.02 * batch * self.states
 
     def newton(self, batch: int, active: int, shared: bool) -> float:
         factor = 25 + 6e-3 * active**2 + active**3 / 1e5
@@ -98,6 +107,7 @@ class _Run:
     def __init__(self, base: DiagonalMap, matrix: Tensor | None, costs: _Costs) -> None:
         self.whole, self.base, self.matrix, self.costs = base, base, matrix, costs
         self.stage: DiagonalMap | Accelerated = base
+        self.cost = costs.plain
         self.rows: Tensor | None = None
         self.factorizations = 0
 
@@ -116,19 +126,24 @@ class _Run:
                     return Solved(self.x, steps, residual, residual <= target, factorizations)
                 now = (steps, residual)
                 since = since or (0, scale)
-                unmet = ~(self.defect <= target)
-                if self._outside(unmet):
-                    x, since, look = self._reopen(unmet), now, steps + 1
-                    continue
-                x, y = self._leave_out(unmet, x, y)
-                faster = self._faster(x, y, since, now, target)
+                plain = self.stage is self.base
+                left = min(
+                    steps_left(since, now, target), _FAR if plain else 2 * (steps - since[0])
+                )
+                if left > _NEAR or not plain:
+                    unmet = ~(self.defect <= target)
+                    if self._outside(unmet):
+                        x, since, look = self._reopen(unmet), now, steps + 1
+                        continue
+                    x, y = self._leave_out(unmet, x, y)
+                    faster = self._faster(x, y, left)
+                    if faster is not None:
+                        self.factorizations += self.stage.factorizations
+                        self.stage, since = faster, now
                 look = next_look(since, now, target)
-                if faster is not None:
-                    self.factorizations += self.stage.factorizations
-                    self.stage = faster
-                if faster is not None or self.stage is self.base:
-                    since = now
                 look = min(look, steps + self.stage.stride, max_steps)
+                if self.stage is self.base:
+                    since = now
             x = self.stage.advance(x, y)
 
     def _measure(self, x: Tensor, y: Tensor) -> None:
@@ -153,6 +168,7 @@ class _Run:
         self.factorizations += self.stage.factorizations
         self.rows = unmet.nonzero()[:, 0]
         self.base = self.stage = self.whole.take(self.rows)
+        self.cost = self.costs.plain
         return self.x[self.rows]
 
     def _leave_out(self, unmet: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -172,23 +188,20 @@ class _Run:
         self.base = self.stage if plain else self.base.take(places)
         return x[places], y[places]
 
-    def _faster(
-        self,
-        x: Tensor,
-        y: Tensor,
-        since: tuple[int, float],
-        now: tuple[int, float],
-        target: float,
-    ) -> Accelerated | None:
+    def _faster(self, x: Tensor, y: Tensor, left: float) -> Accelerated | None:
         """The stage in which the rest of the way is cheaper, None to stay."""
-        costs, batch, plain = self.costs, len(x), self.stage is self.base
+        costs, batch = self.costs, len(x)
         if self.stage.stride == 1:
             return None
-        left = min(steps_left(since, now, target), 1000 if plain else 2 * (now[0] - since[0]))
-        best, stage = left * (costs.plain if plain else costs.anderson)(batch), None
-        few = 5 + 2 * math.sqrt(left)
-        if plain and few * costs.anderson(batch) < best:
-            best, stage = few * costs.anderson(batch), Anderson().accelerate(self.base)
+        best, stage = left * self.cost(batch), None
+        if self.stage is self.base:
+            # Steps that the accelerations take of those left, on nearly critical matrices.
+            for few, cost, kind in (
+                (6 + 2.5 * math.sqrt(left), costs.reduced_rank, ReducedRank()),
+                (5 + 1.8 * math.sqrt(left), costs.anderson, Anderson()),
+            ):
+                if few * cost(batch) < best:
+                    best, stage, self.cost = few * cost(batch), kind.accelerate(self.base), cost
         if self.matrix is None or _NEWTON_STEPS * costs.newton(batch, 1, shared=True) >= best:
             return stage
         slope = self.base.activation.slope(self.base.preactivation(x, y))
