@@ -99,7 +99,10 @@ class _Run:
         Of all samples, and of those in the stage.
     x : (batch, ...) tensor
     defect, size : (batch,) tensors
-        max |x − φ(A x + s)| and max |x| of every sample when it was last measured.
+        max |x − φ(A x + s)| and max |x| of every sample when it was last measured; those of
+        the samples that have left are what matters.
+    moved : tensor
+        |x − φ(A x + s)| of the samples in the stage.
     rows : (open,) tensor of int, or None
         The samples in the stage; None while that is all of them.
     """
@@ -118,8 +121,7 @@ class _Run:
             y = self.stage.apply(x)
             steps += 1
             if steps >= look:
-                self._measure(x, y)
-                residual, scale = self._largest()
+                residual, scale = self._measure(x, y)
                 target = tol * scale
                 if residual <= target or steps >= max_steps or not math.isfinite(residual):
                     factorizations = self.factorizations + self.stage.factorizations
@@ -131,6 +133,8 @@ class _Run:
                     steps_left(since, now, target), _FAR if plain else 2 * (steps - since[0])
                 )
                 if left > _NEAR or not plain:
+                    if self.rows is None:
+                        self.defect = self._defects()
                     unmet = ~(self.defect <= target)
                     if self._outside(unmet):
                         x, since, look = self._reopen(unmet), now, steps + 1
@@ -146,19 +150,23 @@ class _Run:
                     since = now
             x = self.stage.advance(x, y)
 
-    def _measure(self, x: Tensor, y: Tensor) -> None:
-        defect = (x - self.stage.image(x, y)).abs_().flatten(1).amax(dim=1)
-        size = x.abs().flatten(1).amax(dim=1)
-        if self.rows is None:
-            self.x, self.defect, self.size = x, defect, size
-        else:
-            self.x[self.rows], self.defect[self.rows], self.size[self.rows] = x, defect, size
-
-    def _largest(self) -> tuple[float, float]:
-        if not len(self.x):
+    def _measure(self, x: Tensor, y: Tensor) -> tuple[float, float]:
+        """max |x − φ(A x + s)| and max |x|, also of the samples that have left."""
+        if not len(x):
+            self.x = x
             return 0.0, 0.0
+        self.moved = (x - self.stage.image(x, y)).abs_()
+        residual, scale = torch.stack([self.moved.amax(), x.abs().amax()]).tolist()
+        if self.rows is None:
+            self.x = x
+            return residual, scale
+        self.x[self.rows], self.defect[self.rows] = x, self._defects()
+        self.size[self.rows] = x.abs().flatten(1).amax(dim=1)
         residual, scale = torch.stack([self.defect.amax(), self.size.amax()]).tolist()
         return residual, scale
+
+    def _defects(self) -> Tensor:
+        return self.moved.flatten(1).amax(dim=1)
 
     def _outside(self, unmet: Tensor) -> bool:
         """Whether a sample that had left is unmet again: the largest state has shrunk."""
@@ -181,7 +189,7 @@ class _Run:
         if not newton and (2 * len(places) > len(x) or saved < _WORTH_LEAVING_OUT):
             return x, y
         if self.rows is None:
-            self.x = x.clone()
+            self.x, self.size = x.clone(), x.abs().flatten(1).amax(dim=1)
         self.rows = places if self.rows is None else self.rows[places]
         plain = self.stage is self.base
         self.stage = self.stage.take(places)

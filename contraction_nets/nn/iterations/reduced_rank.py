@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -61,13 +62,11 @@ class _ReducedRank(Accelerated):
         past = self._past[1:]
         self._past = []
         # Plain steps lead from one to the next: their differences are both ΔX and past f.
-        steps = [after - before for before, after in zip(past, past[1:], strict=False)]
+        steps = [after - before for before, after in pairwise(past)]
         defects = [*steps, f]
         unit = f.abs().amax(dim=1, keepdim=True)
         unit = torch.where(unit > 0, unit, 1).reciprocal()
-        changes = [
-            (after - before) * unit for before, after in zip(defects, defects[1:], strict=False)
-        ]
+        changes = [(after - before) * unit for before, after in pairwise(defects)]
         gamma = mixing(changes, f * unit)
         # g = x + f: the images have moved by the f that came after.
         for k, defect in enumerate(defects[1:]):
