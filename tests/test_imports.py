@@ -23,8 +23,18 @@ BELOW = {
     "nn": {"geometry", "solving", "certificates"},
     "training": {"geometry", "solving", "certificates", "nn"},
     "robustness": {"geometry", "solving", "certificates", "nn"},
+    "comparison": {"geometry", "solving", "certificates", "nn", "training"},
     "viz": {"geometry", "solving", "certificates", "nn", "training", "robustness"},
-    "cli": {"geometry", "solving", "certificates", "nn", "training", "robustness", "viz"},
+    "cli": {
+        "geometry",
+        "solving",
+        "certificates",
+        "nn",
+        "training",
+        "robustness",
+        "comparison",
+        "viz",
+    },
 }
 """What each part may import, besides errors and itself."""
 

@@ -19,8 +19,6 @@ from contraction_nets.nn.iterations.reduced_rank import ReducedRank
 from contraction_nets.nn.operators import Dense, StateOperator
 
 _NEWTON_STEPS = 4
-_WORTH_LEAVING_OUT = 200_000
-"""Multiplications a step above which samples that are done are left out."""
 _NEAR = 8
 """Steps left that are not worth a thought."""
 _FAR = 1000
@@ -77,6 +75,9 @@ class _Costs:
         # The weights have to be read once, however small the batch.
         product = max(batch * self.multiplications / 4e4, self.multiplications / 1.2e4)
         return 12 + product + 3e-4 * batch * self.states
+
+    def leaving_out(self, batch: int) -> float:
+        return 100 + 0.01 * batch * self.states
 
     def reduced_rank(self, batch: int) -> float:
         return self.plain(batch) + 65 + 4e-3 * batch * self.states
@@ -139,7 +140,7 @@ class _Run:
                     if self._outside(unmet):
                         x, since, look = self._reopen(unmet), now, steps + 1
                         continue
-                    x, y = self._leave_out(unmet, x, y)
+                    x, y = self._leave_out(unmet, x, y, left)
                     faster = self._faster(x, y, left)
                     if faster is not None:
                         self.factorizations += self.stage.factorizations
@@ -179,14 +180,16 @@ class _Run:
         self.cost = self.costs.plain
         return self.x[self.rows]
 
-    def _leave_out(self, unmet: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def _leave_out(self, unmet: Tensor, x: Tensor, y: Tensor, left: float) -> tuple[Tensor, Tensor]:
         """Go on with the samples that are unmet, where that saves work."""
         if self.rows is not None:
             unmet = unmet[self.rows]
         places = unmet.nonzero()[:, 0]
-        saved = (len(x) - len(places)) * self.costs.multiplications
-        newton = self.stage.stride == 1 and len(places) < len(x)
-        if not newton and (2 * len(places) > len(x) or saved < _WORTH_LEAVING_OUT):
+        if self.stage.stride > 1:
+            saved = left * (self.cost(len(x)) - self.cost(len(places)))
+            if 2 * len(places) > len(x) or saved < self.costs.leaving_out(len(x)):
+                return x, y
+        elif len(places) == len(x):
             return x, y
         if self.rows is None:
             self.x, self.size = x.clone(), x.abs().flatten(1).amax(dim=1)

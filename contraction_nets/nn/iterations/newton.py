@@ -63,7 +63,7 @@ class _Newton(Accelerated):
         # Samples at the level of rounding, and those that rest, take the plain step.
         moving = f.abs().amax(dim=1) > self._level * g.abs().amax(dim=1)
         busy = moving & (self._state["rest"] == 0)
-        if bool(busy.all()):
+        if len(x) and bool(busy.all()):
             return self._solve(slope, right)
         step, rows = g.clone(), busy.nonzero()[:, 0]
         if len(rows):
