@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 import signal
 import statistics
 import threading
@@ -22,7 +23,7 @@ from contraction_nets.nn.activations import get_activation
 from contraction_nets.nn.equilibrium import solve_equilibrium
 
 ITERATIONS = (
-    "auto", "diagonal_resolvent", "anderson", "broyden", "newton", "average", "forward_backward",
+    "auto", "diagonal_resolvent", "reduced_rank", "anderson", "broyden", "newton", "average", "forward_backward",
     "peaceman_rachford", "picard",
 )  # fmt: skip
 TORCHDEQ = ("torchdeq anderson", "torchdeq broyden")
@@ -151,8 +152,8 @@ def relative_residual(problem: Problem, x: Tensor) -> float:
     """max |x − φ(A x + s)| / max |x| over states and samples, computed in float64."""
     x, A, s = (part.to(torch.float64) for part in (x, problem.A, problem.s))
     image = get_activation(problem.activation)(torch.addmm(s, x, A.T))
-    scale = float(x.abs().max())
-    return float((x - image).abs().max()) / scale if scale else 0.0
+    residual, scale = float((x - image).abs().max()), float(x.abs().max())
+    return residual / scale if scale else math.inf if residual else 0.0
 
 
 def _interleaved(

@@ -31,5 +31,6 @@ from contraction_nets.nn.iterations.reduced_rank import ReducedRank  # noqa: E40
 
 __all__ = [
     "Anderson", "Auto", "Average", "Broyden", "DiagonalResolvent", "Elementwise", "ForwardBackward",
-    "Iteration", "Newton", "PeacemanRachford", "Picard", "Prepared", "ReducedRank", "Solved", "get_iteration",
+    "Iteration", "Newton", "PeacemanRachford", "Picard", "Prepared", "ReducedRank", "Solved",
+    "get_iteration",
 ]  # fmt: skip
