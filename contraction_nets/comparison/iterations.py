@@ -23,8 +23,8 @@ from contraction_nets.nn.activations import get_activation
 from contraction_nets.nn.equilibrium import solve_equilibrium
 
 ITERATIONS = (
-    "auto", "diagonal_resolvent", "reduced_rank", "anderson", "broyden", "newton", "average", "forward_backward",
-    "peaceman_rachford", "picard",
+    "auto", "diagonal_resolvent", "reduced_rank", "anderson", "broyden", "newton", "average",
+    "forward_backward", "peaceman_rachford", "picard",
 )  # fmt: skip
 TORCHDEQ = ("torchdeq anderson", "torchdeq broyden")
 """Solvers of the package torchdeq on x ↦ φ(A x + s); left out where it is not installed."""

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from contraction_nets.nn.iterations.accelerated import Accelerated
-from contraction_nets.nn.iterations.anderson import Anderson
 from contraction_nets.nn.iterations.base import Elementwise, Iteration
 from contraction_nets.nn.iterations.diagonal_resolvent import DiagonalMap, DiagonalResolvent
 from contraction_nets.nn.iterations.loop import FIRST_LOOK, Solved, next_look, steps_left
@@ -31,8 +30,8 @@ class Auto(Iteration):
 
     It starts as `DiagonalResolvent`. Whenever it measures the residual, a model of the cost of
     a step (`_Costs`) says whether the rest of the way at the rate seen is cheaper with
-    `ReducedRank`, `Anderson` or `Newton`; samples that meet the tolerance leave the batch where
-    that saves work, and `steps` counts every application of A to what is left. All of them
+    `ReducedRank` or `Newton`; samples that meet the tolerance leave the batch where
+    that saves work, and `steps` counts every application of A to what is left. All three
     converge wherever the network is well-posed. The decisions depend on the data alone, not on
     a clock.
     """
@@ -81,9 +80,6 @@ class _Costs:
 
     def reduced_rank(self, batch: int) -> float:
         return self.plain(batch) + 65 + 4e-3 * batch * self.states
-
-    def anderson(self, batch: int) -> float:
-        return self.plain(batch) + 200 + 0.02 * batch * self.states
 
     def newton(self, batch: int, active: int, shared: bool) -> float:
         factor = 25 + 6e-3 * active**2 + active**3 / 1e5
@@ -206,13 +202,11 @@ class _Run:
             return None
         best, stage = left * self.cost(batch), None
         if self.stage is self.base:
-            # Steps that the accelerations take of those left, on nearly critical matrices.
-            for few, cost, kind in (
-                (6 + 2.5 * math.sqrt(left), costs.reduced_rank, ReducedRank()),
-                (5 + 1.8 * math.sqrt(left), costs.anderson, Anderson()),
-            ):
-                if few * cost(batch) < best:
-                    best, stage, self.cost = few * cost(batch), kind.accelerate(self.base), cost
+            # Steps that it takes of those left, on nearly critical matrices.
+            jumps = (6 + 2.5 * math.sqrt(left)) * costs.reduced_rank(batch)
+            if jumps < best:
+                best, stage = jumps, ReducedRank().accelerate(self.base)
+                self.cost = costs.reduced_rank
         if self.matrix is None or _NEWTON_STEPS * costs.newton(batch, 1, shared=True) >= best:
             return stage
         slope = self.base.activation.slope(self.base.preactivation(x, y))
