@@ -11,15 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import seeds
 
-from contraction_nets import ConvergenceWarning, project
+from contraction_nets import ConvergenceWarning, ImplicitConv2d, project, project_
+from contraction_nets.comparison.cases import Case
 from contraction_nets.nn.activations import get_activation
 from contraction_nets.nn.equilibrium import equilibrium, solve_equilibrium
-from contraction_nets.nn.iterations import get_iteration
+from contraction_nets.nn.iterations import DiagonalResolvent, get_iteration
+from contraction_nets.nn.iterations.accelerated import Accelerated
+from contraction_nets.nn.iterations.loop import run
+from contraction_nets.nn.operators import Convolution, Dense, Sparse
 
 SPECS = ["relu", "leaky_relu(0.2)", "tanh", "sigmoid", "softplus", "elu"]
 ITERATIONS = [
     "diagonal_resolvent", "average", "forward_backward", "peaceman_rachford", "anderson", "broyden",
-    "newton", "auto", "picard",
+    "newton", "reduced_rank", "auto", "picard",
 ]  # fmt: skip
 GLOBAL = ITERATIONS[:-1]
 """Those that converge for every well-posed A."""
@@ -167,10 +171,17 @@ def test_empty_batch():
     assert result.x.shape == (0, 3)
 
 
-@pytest.mark.parametrize("name", ITERATIONS)
-@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize(
+    ("spec", "name"),
+    [
+        *itertools.product(SPECS, ["diagonal_resolvent", "average", "picard"]),
+        *itertools.product(["relu", "tanh"], GLOBAL[2:]),
+    ],
+)
 def test_gradcheck(spec, name):
-    A, s = problem(3, contractive=name == "picard", gamma=0.6)
+    A, s = problem(
+        3, batch=4 if name in ITERATIONS[:2] else 2, contractive=name == "picard", gamma=0.6
+    )
     inputs = (A.requires_grad_(), s.requires_grad_())
 
     def solve(A, s):
@@ -251,7 +262,187 @@ def test_other_iterations_are_refused(spec):
 
 def test_specs_round_trip():
     for spec in [
-        *ITERATIONS, "average(0.25)", "anderson(3.0)", "broyden(7.0)", "forward_backward(0.5)",
-        "peaceman_rachford(2.0)",
+        *ITERATIONS, "average(0.25)", "anderson(3.0)", "broyden(7.0)", "reduced_rank(2.0)",
+        "forward_backward(0.5)", "peaceman_rachford(2.0)",
     ]:  # fmt: skip
         assert str(get_iteration(spec)) == spec
+
+
+ACCELERATED = ["anderson", "broyden", "newton", "reduced_rank", "auto"]
+
+
+def scaled(seed, n, dtype=torch.float64):
+    """A with μ∞(A) ≥ 1 that only weights far from ones show to be well-posed."""
+    rng = np.random.default_rng(seed)
+    eta = 10.0 ** rng.uniform(-1.5, 1.5, n)
+    A = project(3 * rng.normal(size=(n, n)), 0.9, eta)
+    return torch.from_numpy(A).to(dtype), torch.from_numpy(rng.normal(size=(3, n))).to(dtype)
+
+
+@given(seeds, st.sampled_from(SPECS), st.sampled_from(GLOBAL), st.integers(1, 8))
+@settings(max_examples=150, deadline=None)
+def test_equilibria_of_scaled_networks_are_the_same(seed, spec, name, n):
+    A, s = scaled(seed, n)
+    expected = solve_equilibrium(A, s, spec, tol=1e-13, max_steps=100_000).x
+    result = solve_equilibrium(A, s, spec, iteration=name, tol=1e-12, max_steps=100_000)
+    # ‖x − x*‖ ≤ spread · residual / 0.1 with a spread of at most 1000.
+    bound = 1e4 * (result.residual + 1e-13 * float(expected.abs().max()))
+    torch.testing.assert_close(result.x, expected, rtol=0, atol=bound)
+
+
+@given(seeds, st.sampled_from(SPECS), st.sampled_from(GLOBAL))
+@settings(max_examples=60, deadline=None)
+def test_single_precision_reaches_its_tolerance(seed, spec, name):
+    A, s = (part.float() for part in problem(seed, n=8, batch=5, scale=3.0))
+    result = solve_equilibrium(A, s, spec, iteration=name, tol=1e-5, max_steps=20_000)
+    assert result.converged
+    assert result.x.dtype == torch.float32
+
+
+@given(seeds, st.sampled_from(SPECS), st.sampled_from(GLOBAL))
+@settings(max_examples=60, deadline=None)
+def test_gradients_of_all_iterations_agree(seed, spec, name):
+    A, s = scaled(seed, 5) if seed % 2 else problem(seed, n=5)
+    cotangent = torch.from_numpy(np.random.default_rng(seed + 1).normal(size=s.shape))
+    x = solve_equilibrium(A, s, spec, tol=1e-13, max_steps=100_000).x
+    slope = get_activation(spec).slope(x @ A.T + s)
+    jacobian = torch.eye(5, dtype=A.dtype) - slope[:, :, None] * A
+    w = slope * torch.linalg.solve(jacobian.mT, cotangent[:, :, None])[:, :, 0]
+    leaves = (A.clone().requires_grad_(), s.clone().requires_grad_())
+    y = equilibrium(*leaves, spec, iteration=name, tol=1e-13, backward_tol=1e-13, max_steps=100_000)
+    # A relu at its kink has two slopes, and the iterations may end on either side of it.
+    if spec in ("relu", "leaky_relu(0.2)") and bool(((x @ A.T + s).abs() < 1e-9).any()):
+        return
+    gradients = torch.autograd.grad((cotangent * y).sum(), leaves)
+    for left, right in zip(gradients, (w.T @ x, w), strict=True):
+        torch.testing.assert_close(left, right, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", GLOBAL)
+def test_samples_of_different_difficulty_in_one_batch(name):
+    rng = np.random.default_rng(0)
+    A = np.zeros((12, 12))
+    A[:6, :6] = 0.99 * (P := rng.uniform(size=(6, 6))) / P.sum(axis=1, keepdims=True)
+    A[6:, 6:] = project(rng.normal(size=(6, 6)), 0.3)
+    s = rng.normal(size=(40, 12))
+    s[:30, :6] = -1.0  # the slow block rests in these samples
+    s[7] = 0.0
+    A, s = torch.from_numpy(A), torch.from_numpy(s)
+    expected = solve_equilibrium(A, s, tol=1e-14, max_steps=20_000).x
+    result = solve_equilibrium(A, s, iteration=name, tol=1e-9, max_steps=20_000)
+    defect = (result.x - torch.relu(result.x @ A.T + s)).abs().amax(dim=1)
+    assert bool((defect <= 1.001e-9 * result.x.abs().max()).all())
+    assert float((result.x - expected).abs().max()) <= 100 * result.residual + 1e-10
+    assert not bool(result.x[7].any())
+
+
+@pytest.mark.parametrize("name", GLOBAL)
+@pytest.mark.parametrize("A", [torch.zeros(3, 3), -torch.eye(3), torch.full((3, 3), 0.3)])
+def test_zeros_and_empty_batches(name, A):
+    for s in (torch.zeros(0, 3), torch.zeros(2, 3)):
+        result = solve_equilibrium(A, s, iteration=name)
+        assert result.converged
+        assert not bool(result.x.any())
+    leaves = A.clone().requires_grad_(), torch.ones(2, 3, requires_grad=True)
+    equilibrium(*leaves, iteration=name).mul(0).sum().backward()
+    assert not bool(leaves[0].grad.any())
+
+
+@pytest.mark.parametrize("name", GLOBAL)
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_input_that_is_not_finite_is_said(name, value):
+    s = torch.ones(3, 4)
+    s[1, 2] = value
+    with pytest.warns(ConvergenceWarning):
+        assert not solve_equilibrium(torch.full((4, 4), 0.2), s, iteration=name).converged
+
+
+@pytest.mark.parametrize("proposal", ["zero", "far", "nan", "random", "stale"])
+@pytest.mark.parametrize("gamma", [0.9, 0.99])
+def test_safeguards_overcome_any_proposal(proposal, gamma):
+    rng = torch.Generator().manual_seed(0)
+
+    class Misled(Accelerated):
+        def propose(self, x, g, f, failed):
+            return {
+                "zero": torch.zeros_like(g),
+                "far": 1e6 * torch.ones_like(g),
+                "nan": torch.full_like(g, math.nan),
+                "random": torch.randn(g.shape, generator=rng, dtype=g.dtype),
+                "stale": x,
+            }[proposal]
+
+    P = torch.rand(5, 5, generator=rng, dtype=torch.float64)
+    A = gamma * P / P.sum(dim=1, keepdim=True)
+    s = torch.randn(7, 5, generator=rng, dtype=torch.float64)
+    base = DiagonalResolvent().prepare(Dense(A), get_activation("relu"), s)
+    end = run(Misled(base, patience=3), 1e-8, 200_000)
+    assert end.converged
+    expected = solve_equilibrium(A, s, tol=1e-13, max_steps=100_000).x
+    torch.testing.assert_close(end.x, expected, rtol=1e-6, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["peaceman_rachford", "newton"])
+def test_factorizations_of_a_convolution_are_refused(name):
+    with pytest.raises(ValueError, match="convolution state matrix, expected a dense one"):
+        ImplicitConv2d(1, 2, iteration=name)
+    kernel = torch.zeros(1, 1, 3, 3)
+    with pytest.raises(ValueError, match="expected a dense one"):
+        solve_equilibrium(Convolution(kernel), torch.ones(1, 1, 4, 4), iteration=name)
+
+
+@pytest.mark.parametrize("name", sorted(set(GLOBAL) - {"peaceman_rachford", "newton"}))
+def test_convolutions_and_sparse_matrices(name):
+    torch.manual_seed(0)
+    layer = ImplicitConv2d(2, 3, dtype=torch.float64, gamma=0.99)
+    with torch.no_grad():
+        layer.A.copy_(torch.rand_like(layer.A))
+    project_(layer)
+    u = torch.rand(4, 2, 6, 5, dtype=torch.float64)
+    best = layer.solve(u, tol=1e-12, max_steps=20_000).x
+    found = layer.solve(u, tol=1e-10, max_steps=20_000, iteration=name).x
+    torch.testing.assert_close(found, best, rtol=1e-6, atol=1e-7)
+    A, s = problem(0, n=9, scale=3.0)
+    sparse = Sparse(A.to_sparse_coo().coalesce())
+    found = solve_equilibrium(sparse, s, iteration=name, tol=1e-10, max_steps=20_000).x
+    torch.testing.assert_close(found, solve_equilibrium(A, s, tol=1e-12).x, rtol=0, atol=1e-8)
+
+
+def test_newton_ends_exactly_and_counts_what_it_factors():
+    A, s = problem(1, n=20, batch=10)
+    result = solve_equilibrium(A, s, iteration="newton", tol=1e-14)
+    assert result.converged
+    assert result.steps <= 8
+    assert result.steps - 1 <= result.factorizations <= 10 * result.steps
+    alone = solve_equilibrium(A, 100 + s.abs(), "leaky_relu(1)", iteration="newton", tol=1e-12)
+    assert alone.factorizations <= 2  # one slope for all samples
+
+
+@pytest.mark.parametrize("gamma", [0.99, 0.999])
+def test_auto_needs_a_tenth_of_the_plain_steps_near_criticality(gamma):
+    problem = Case(f"positive {gamma}", 60, 50).build(torch.float64)
+    plain = solve_equilibrium(problem.A, problem.s, tol=1e-8, max_steps=100_000)
+    auto = solve_equilibrium(problem.A, problem.s, tol=1e-8, iteration="auto", max_steps=100_000)
+    assert auto.converged
+    assert auto.steps <= plain.steps / 10
+
+
+def test_auto_is_the_plain_iteration_where_the_way_is_short():
+    A, s = problem(0, n=30, batch=20, scale=0.3)
+    plain, auto = (solve_equilibrium(A, s, iteration=i) for i in ("diagonal_resolvent", "auto"))
+    assert auto.steps == plain.steps
+    assert torch.equal(auto.x, plain.x)
+
+
+def test_a_sample_that_was_done_is_taken_up_again():
+    """The largest state rises far before it falls: what met the tolerance then no longer does."""
+    n = 40
+    A = torch.diag(torch.full((n - 1,), 0.999, dtype=torch.float64), -1)
+    A[1::2] *= -1
+    s = torch.zeros(60, n, dtype=torch.float64)
+    s[0, 0], s[1:, 5] = 1.0, 1e-3
+    for name in ACCELERATED:
+        result = solve_equilibrium(A, s, "leaky_relu(0.9)", iteration=name, tol=1e-6)
+        assert result.converged
+        defect = result.x - torch.nn.functional.leaky_relu(result.x @ A.T + s, 0.9)
+        assert float(defect.abs().max()) <= 1.001e-6 * float(result.x.abs().max())

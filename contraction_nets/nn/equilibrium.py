@@ -88,7 +88,7 @@ def solve_equilibrium(
     activation : str or Activation
         φ, as in `get_activation`.
     iteration : str or Iteration
-        "diagonal_resolvent", "average", "average(α)" or "picard".
+        One of `contraction_nets.nn.iterations`: "diagonal_resolvent", "auto", "anderson(m)", …
     tol : float
         Stop when max |x − φ(A x + s)| ≤ tol · max |x|, both over states and samples.
     max_steps : int

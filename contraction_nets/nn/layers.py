@@ -143,7 +143,7 @@ class ImplicitLayer(StateLayer):
     max_steps : int
         Cap on iterations, forward and backward each.
     iteration : str or Iteration
-        "diagonal_resolvent", "average", "average(α)" or "picard".
+        One of `contraction_nets.nn.iterations`: "diagonal_resolvent", "auto", "anderson(m)", …
     device, dtype
         Of the parameters.
 

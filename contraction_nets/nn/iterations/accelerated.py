@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 
 import torch
@@ -34,6 +35,7 @@ class Accelerated(Prepared):
         super().__init__(base.linear, base.s)
         self.base, self.patience = base, patience
         self._state: dict[str, Tensor] = {}
+        self._resting = False
 
     @abstractmethod
     def propose(self, x: Tensor, g: Tensor, f: Tensor, failed: Tensor | None) -> Tensor:
@@ -54,8 +56,9 @@ class Accelerated(Prepared):
         defect = f.abs().amax(dim=1)
         failed = self._judge(defect, g)
         step = self.propose(x, g, f, failed)
-        plain = (self._state["rest"] > 0) | ~torch.isfinite(step).all(dim=1)
-        if bool(plain.any()):
+        # One sum tells whether every entry is finite.
+        if self._resting or not math.isfinite(float(step.sum())):
+            plain = (self._state["rest"] > 0) | ~torch.isfinite(step).all(dim=1)
             step = torch.where(plain[:, None], g, step)
         if failed is not None:
             step = torch.where(failed[:, None], self._state["anchor"], step)
@@ -74,7 +77,13 @@ class Accelerated(Prepared):
     def _judge(self, defect: Tensor, g: Tensor) -> Tensor | None:
         """Update marks and rests; the samples that go back to their anchor."""
         state = self._state
-        if "best" not in state:
+        if "mark" in state and not self._resting:
+            progress = defect <= _PROGRESS * state["mark"]
+            if bool(progress.all()):
+                state.update(best=defect, mark=defect, anchor=g)
+                state["stale"].zero_()
+                return None
+        if "mark" not in state:
             zero = torch.zeros_like(defect, dtype=torch.int64)
             state.update(best=defect, mark=defect, anchor=g, stale=zero, rest=zero)
             state["penalty"] = zero + _FIRST_REST
@@ -93,4 +102,5 @@ class Accelerated(Prepared):
         state["rest"] = torch.where(failed, state["penalty"], (state["rest"] - 1).clamp_min(0))
         state["penalty"] = torch.where(failed, 2 * state["penalty"], state["penalty"])
         state["stale"] = torch.where(failed, 0, stale)
+        self._resting = bool((state["rest"] > 0).any())
         return failed if bool(failed.any()) else None

@@ -11,6 +11,7 @@ from torch import Tensor
 from contraction_nets.nn.iterations.accelerated import Accelerated
 from contraction_nets.nn.iterations.base import Elementwise, Iteration
 from contraction_nets.nn.iterations.diagonal_resolvent import DiagonalMap, DiagonalResolvent
+from contraction_nets.nn.iterations.least_squares import solve_normal, whole_memory
 from contraction_nets.nn.operators import StateOperator
 
 
@@ -42,20 +43,12 @@ class Anderson(Iteration):
         return _Anderson(base, int(self.memory))
 
 
-def whole_memory(memory: float, name: str) -> int:
-    """The memory as an int, where it is a whole number from 1 to 100."""
-    if not 1 <= memory <= 100 or int(memory) != memory:
-        raise ValueError(f"got {name}({memory}), expected a whole number of steps from 1 to 100.")
-    return int(memory)
-
-
 class _Anderson(Accelerated):
     stride = 3
 
     def __init__(self, base: DiagonalMap, memory: int) -> None:
         super().__init__(base, patience=2 * memory + 2)
         self.memory, self._count = memory, 0
-        self._ridge = 16 * torch.finfo(base.s.dtype).eps
 
     def propose(self, x: Tensor, g: Tensor, f: Tensor, failed: Tensor | None) -> Tensor:
         state, m = self._state, self.memory
@@ -82,11 +75,5 @@ class _Anderson(Accelerated):
             return g
         used = min(self._count - 1, m)
         F, G, gram = state["F"][:, :used], state["G"][:, :used], state["gram"][:, :used, :used]
-        size = gram.diagonal(dim1=1, dim2=2).sqrt()
-        scale = torch.where(size > 0, size, 1).reciprocal()
-        normal = gram * scale[:, :, None] * scale[:, None, :]
-        normal.diagonal(dim1=1, dim2=2).add_(torch.where(size > 0, self._ridge, 1.0))
-        right = (F * f[:, None]).sum(dim=2) * scale
-        gamma, _ = torch.linalg.solve_ex(normal, right[:, :, None])
-        gamma.mul_(scale[:, :, None])
-        return g - torch.bmm(gamma.mT, G)[:, 0]
+        gamma = solve_normal(gram, (F * f[:, None]).sum(dim=2))
+        return g - torch.bmm(gamma[:, None], G)[:, 0]

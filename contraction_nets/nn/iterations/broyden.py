@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from contraction_nets.nn.iterations.accelerated import Accelerated
-from contraction_nets.nn.iterations.anderson import whole_memory
 from contraction_nets.nn.iterations.base import Elementwise, Iteration
 from contraction_nets.nn.iterations.diagonal_resolvent import DiagonalMap, DiagonalResolvent
+from contraction_nets.nn.iterations.least_squares import whole_memory
 from contraction_nets.nn.operators import StateOperator
 
 

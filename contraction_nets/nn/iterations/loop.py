@@ -69,10 +69,12 @@ def _measure(x: Tensor, image: Tensor) -> tuple[float, float]:
 def next_look(before: tuple[int, float], now: tuple[int, float], target: float) -> int:
     """The step at which the rate between two measurements reaches the target.
 
-    Never more than as far again as what is behind, in case the rate misleads.
+    Never more than as far again as what is behind, in case the rate misleads; where nothing
+    has fallen since the measurement before, twice as far as it lies back.
     """
-    (steps, _), left = now, steps_left(before, now, target)
-    return min(2 * steps, steps + max(1, math.ceil(left))) if left < math.inf else 2 * steps
+    steps, left = now[0], steps_left(before, now, target)
+    ahead = 2 * (steps - before[0]) if math.isinf(left) else max(1, math.ceil(left))
+    return steps + min(steps, ahead)
 
 
 def steps_left(before: tuple[int, float], now: tuple[int, float], target: float) -> float:

@@ -1,0 +1,78 @@
+"""Reduced rank extrapolation of the diagonal resolvent iteration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from contraction_nets.nn.iterations.accelerated import Accelerated
+from contraction_nets.nn.iterations.base import Elementwise, Iteration
+from contraction_nets.nn.iterations.diagonal_resolvent import DiagonalMap, DiagonalResolvent
+from contraction_nets.nn.iterations.least_squares import mixing, whole_memory
+from contraction_nets.nn.operators import StateOperator
+
+
+@dataclass(frozen=True)
+class ReducedRank(Iteration):
+    """Cycles of k + 2 plain steps x ← g and one jump x ← g − ΔX γ, γ = argmin ‖f − ΔF γ‖₂.
+
+    Reduced rank extrapolation in restarted cycles (Sidi, *Efficient implementation of minimal
+    polynomial and reduced rank extrapolation methods*, 1991, §2) of the diagonal resolvent map
+    g, with f = g − x and k differences from the cycle; the first step of each cycle only smooths.
+    Between jumps it costs what `DiagonalResolvent` costs. Safeguarded as `Accelerated`
+    describes: it converges wherever the network is well-posed.
+
+    Parameters
+    ----------
+    rank : int
+        k, the slow directions that one jump removes.
+    """
+
+    rank: float = 4
+    name: ClassVar[str] = "reduced_rank"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rank", whole_memory(self.rank, self.name))
+
+    def prepare(self, operator: StateOperator, activation: Elementwise, s: Tensor) -> Accelerated:
+        return self.accelerate(DiagonalResolvent().prepare(operator, activation, s))
+
+    def accelerate(self, base: DiagonalMap) -> Accelerated:
+        """This acceleration of a base map."""
+        return _ReducedRank(base, int(self.rank))
+
+
+class _ReducedRank(Accelerated):
+    def __init__(self, base: DiagonalMap, rank: int) -> None:
+        super().__init__(base, patience=3)
+        self.rank, self.stride = rank, rank + 2
+        self._past: list[Tensor] = []
+
+    def advance(self, x: Tensor, y: Tensor) -> Tensor:
+        self._past.append(x.flatten(1))
+        if len(self._past) < self.rank + 2:
+            return self.base.advance(x, y)
+        return super().advance(x, y)
+
+    def propose(self, x: Tensor, g: Tensor, f: Tensor, failed: Tensor | None) -> Tensor:
+        past = self._past[1:]
+        self._past = []
+        # Plain steps lead from one to the next: their differences are both ΔX and past f.
+        steps = [after - before for before, after in pairwise(past)]
+        defects = [*steps, f]
+        unit = f.abs().amax(dim=1, keepdim=True)
+        unit = torch.where(unit > 0, unit, 1).reciprocal()
+        changes = [(after - before) * unit for before, after in pairwise(defects)]
+        gamma = mixing(changes, f * unit)
+        # g = x + f: the images have moved by the f that came after.
+        for k, defect in enumerate(defects[1:]):
+            g = torch.addcmul(g, gamma[:, k, None], defect, value=-1)
+        return g
+
+    def take(self, rows: Tensor) -> Accelerated:
+        self._past = [x[rows] for x in self._past]
+        return super().take(rows)

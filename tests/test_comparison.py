@@ -1,0 +1,87 @@
+"""Cases and the comparison of iterations: seeded, well-posed, at equal accuracy."""
+
+import importlib.util
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from contraction_nets import matrix_measure
+from contraction_nets.comparison.cases import FAMILIES, Case, cases
+from contraction_nets.comparison.iterations import (
+    ITERATIONS,
+    TORCHDEQ,
+    compare_iterations,
+    relative_residual,
+)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_cases_are_seeded_and_well_posed(family):
+    if family == "trained":
+        pytest.importorskip("sklearn")
+    problem, again = (Case(family, 30, 4).build(torch.float64) for _ in range(2))
+    assert torch.equal(problem.A, again.A)
+    assert torch.equal(problem.s, again.s)
+    assert problem.s.shape == (4, 30)
+    measure = matrix_measure(problem.A.numpy())
+    assert measure <= 0.95 + 1e-6 or measure == pytest.approx(float(family.split()[-1]))
+
+
+def test_other_families_are_refused():
+    with pytest.raises(ValueError, match="expected one of projected"):
+        Case("easy", 3, 1).build()
+
+
+def test_all_combinations_but_large_trained_ones():
+    found = list(cases(["trained", "projected"], [100, 2000], [1, 10]))
+    assert len(found) == 6
+    assert str(found[0]) == "trained, n = 100, batch 1"
+
+
+def test_every_iteration_reaches_the_same_residual():
+    seen = []
+    problems = [Case("projected", 20, 5), Case("positive 0.99", 20, 5)]
+    rows = compare_iterations(
+        problems, ITERATIONS, repetitions=2, progress=lambda case, name: seen.append(name)
+    )
+    assert seen == [*ITERATIONS, *ITERATIONS]
+    assert len({frozenset(row) for row in rows}) == 1
+    for row in rows:
+        if row["iteration"] != "picard":
+            assert row["status"] == "reached"
+            assert row["residual"] <= 1.01e-5
+        assert row["runs"] == 2
+        assert 0 < row["seconds_low"] <= row["seconds"] <= row["seconds_high"]
+        assert row["over_products"] > 0
+    counts = {(row["family"], row["iteration"]): row["steps"] for row in rows}
+    for family in ("projected", "positive 0.99"):
+        assert counts[family, "auto"] < counts[family, "average"]
+
+
+def test_steps_that_are_spent_and_time_that_is_out_are_said():
+    case = Case("positive 0.999", 20, 5)
+    (row,) = compare_iterations([case], ["average"], repetitions=1, max_steps=10)
+    assert row["status"] == "not reached"
+    (row,) = compare_iterations(
+        [case], ["average"], tol=1e-30, max_steps=10**9, time_limit=0.05, repetitions=1
+    )
+    assert (row["status"], row["steps"], row["seconds"]) == ("time-out", None, None)
+    assert row["seconds_addmm"] > 0
+
+
+def test_torchdeq_is_left_out_where_it_is_not_installed():
+    rows = compare_iterations([Case("mixed 0.999", 20, 5)], TORCHDEQ, repetitions=1)
+    if importlib.util.find_spec("torchdeq") is None:
+        assert rows == []
+    else:
+        assert [row["status"] for row in rows] == ["reached", "reached"]
+
+
+def test_residuals_are_relative():
+    problem = Case("projected", 20, 5).build()
+    x = torch.from_numpy(np.ones((5, 20), np.float32))
+    image = torch.relu(x.double() @ problem.A.double().T + problem.s.double())
+    assert relative_residual(problem, 1 * x) == pytest.approx(float((1 - image).abs().max()))
+    assert relative_residual(problem, 0 * x) == math.inf
