@@ -44,6 +44,27 @@ def test_certificates_as_table(command):
     assert "yes" in lines["highs"]
 
 
+def test_iterations(command, tmp_path):
+    code, out, _ = command(
+        "compare", "iterations", "--sizes", "10", "--batches", "1,3", "--family", "positive 0.99",
+        "--family", "diagonally heavy", "--method", "auto", "--method", "picard", "--json",
+        "--repetitions", 1, "--plot", tmp_path / "iterations.svg",
+    )  # fmt: skip
+    assert code == 0
+    rows = json.loads(out)["rows"]
+    assert [(row["family"], row["batch"], row["iteration"]) for row in rows] == [
+        (family, batch, name)
+        for family in ("positive 0.99", "diagonally heavy")
+        for batch in (1, 3)
+        for name in ("auto", "picard")
+    ]
+    for row in rows:
+        diverges = row["family"] == "diagonally heavy" and row["iteration"] == "picard"
+        assert row["status"] == ("not reached" if diverges else "reached")
+        assert diverges or row["residual"] <= 1.01e-5
+    assert (tmp_path / "iterations.svg").exists()
+
+
 def test_sets(command, tmp_path):
     code, out, _ = command(
         "compare", "sets", "--sizes", "5", "--epochs", 1, "--data", "function", "--json",

@@ -131,7 +131,8 @@ def _compare(
         residual = relative_residual(problem, end.x)
         row |= {
             "status": "reached" if residual <= 1.01 * tol else "not reached",
-            "steps": end.steps, "factorizations": end.factorizations, "residual": residual,
+            "steps": end.steps, "factorizations": end.factorizations,
+            "residual": residual if math.isfinite(residual) else None,
         }  # fmt: skip
         contenders[name] = run
     seconds = _interleaved(contenders, spent, repetitions, time_limit)

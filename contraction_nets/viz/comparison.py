@@ -97,7 +97,7 @@ def plot_compared_iterations(rows: Sequence[Row]) -> Figure:
         [handles[name] for name in order], order, loc="outside lower left", ncols=3, frameon=False,
         fontsize=LABEL_SIZE,
     )  # fmt: skip
-    name_axes(ax, x="seconds over those of the fastest (log scale)")
+    name_axes(ax, x="times the fastest (log scale)")
     return figure
 
 
