@@ -37,6 +37,7 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/projection.py
 	$(BIN)/python benchmarks/certify.py
+	$(BIN)/python benchmarks/random_nets.py
 	$(BIN)/python benchmarks/tightness.py
 	$(if $(MNIST),$(BIN)/python benchmarks/epoch.py --data-dir $(MNIST))
 

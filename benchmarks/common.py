@@ -1,22 +1,29 @@
-"""What the benchmarks share: interleaved medians, the machine, the result file."""
+"""What the benchmarks share: medians, commands and their memory, the machine, the result file."""
 
 from __future__ import annotations
 
 import json
 import os
-import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+COMMAND = """
+import atexit, sys, time, common, contraction_nets.cli
+atexit.register(lambda: print(time.process_time(), common.peak_memory(), file=sys.stderr))
+contraction_nets.cli.main()
+"""
 
 
 def interleaved(
-    contenders: dict[str, Callable[[], Any]], repetitions: int
+    contenders: dict[str, Callable[[], Any]],
+    repetitions: int,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """Seconds of every repetition; the contenders take turns, so that a slow spell hits all."""
     for run in contenders.values():
@@ -24,9 +31,9 @@ def interleaved(
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(repetitions):
         for name, run in contenders.items():
-            start = time.perf_counter()
+            start = clock()
             run()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(clock() - start)
     return seconds
 
 
@@ -35,24 +42,38 @@ def median(values: list[float]) -> float:
     return statistics.median(values)
 
 
-def machine(threads: int) -> dict[str, Any]:
-    """Where and with what the figures were measured."""
+def command(*arguments: Any, threads: int = 1) -> dict[str, Any]:
+    """Exit code, seconds and peak memory of a command in a process of its own, its start included.
+
+    The child reads its memory itself: its `ru_maxrss` would count that of the parent on Linux.
+    """
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent,
+        env=os.environ | {"OMP_NUM_THREADS": str(threads), "OPENBLAS_NUM_THREADS": str(threads)},
+    )
+    seconds = time.perf_counter() - start
+    *said, last = done.stderr.splitlines()
+    if said:
+        print(*said, sep="\n", file=sys.stderr)
+    processor, peak = last.split()
     return {
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": threads,
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("numpy", "torch", "cvxpy", "clarabel")},
+        "code": done.returncode,
+        "seconds": seconds,
+        "processor_seconds": float(processor),
+        "peak_bytes": int(peak),
     }
 
 
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+def peak_memory() -> int:
+    """Bytes that this process had in memory at most (Linux)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("no VmHWM in /proc/self/status, expected Linux.")
 
 
 def write(name: str, result: dict[str, Any]) -> None:

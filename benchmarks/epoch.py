@@ -10,10 +10,11 @@ import argparse
 import time
 
 import torch
-from common import machine, median, write
+from common import median, write
 from torch import nn
 
 from contraction_nets import ImplicitNetwork, project_after_step
+from contraction_nets.comparison.machine import machine
 from contraction_nets.training.data import Dataset, load_data
 
 BATCH, STATES, TOLERANCE = 100, 100, 1e-4

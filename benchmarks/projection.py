@@ -13,10 +13,11 @@ import argparse
 
 import cvxpy as cp
 import numpy as np
-from common import interleaved, machine, median, write
+from common import interleaved, median, write
 from threadpoolctl import threadpool_limits
 
 from contraction_nets import project
+from contraction_nets.comparison.machine import machine
 
 GAMMA = 0.95
 CALLS = 20  # of the closed form in one turn, so that the clock and cold caches do not count

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from contraction_nets.certificates.document import verify_document
+    from contraction_nets.certificates.equilibrium import equilibrium_statement
     from contraction_nets.certificates.lipschitz import LipschitzCertificate, lipschitz_certificate
     from contraction_nets.certificates.optimal import OptimalWeights, optimal_weights
     from contraction_nets.certificates.slopes import LipschitzBounds, lipschitz_bounds
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "certificates.document": ("verify_document",),
+    "certificates.equilibrium": ("equilibrium_statement",),
     "certificates.lipschitz": ("LipschitzCertificate", "lipschitz_certificate"),
     "certificates.optimal": ("OptimalWeights", "optimal_weights"),
     "certificates.slopes": ("LipschitzBounds", "lipschitz_bounds"),
@@ -77,6 +79,7 @@ __all__ = [
     "available_solvers",
     "certified_radii",
     "contracting",
+    "equilibrium_statement",
     "fit",
     "lipschitz_bounds",
     "lipschitz_certificate",

@@ -1,4 +1,4 @@
-"""The exact projection of THEORY §3: Newton on a piecewise-linear equation per row."""
+"""The projection that a set itself knows, for rows that of THEORY §3."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from contraction_nets.geometry.projection import project_rows
 from contraction_nets.solving.backend import Backend
 from contraction_nets.solving.problems import Problem, ProjectionProblem
 from contraction_nets.solving.solution import Solution, Status
@@ -14,12 +13,12 @@ from contraction_nets.solving.solution import Solution, Status
 
 @dataclass(frozen=True)
 class ClosedForm(Backend):
-    """Projection onto any set with rows; no options."""
+    """Projection onto any set that has one in closed form; no options."""
 
     name = "closed_form"
     solves = ("projection",)
 
     def solve(self, problem: Problem) -> Solution:
         assert isinstance(problem, ProjectionProblem)
-        x = np.asarray(project_rows(problem.point, problem.rows))
+        x = np.asarray(problem.set.project(problem.point))
         return Solution(problem, self.name, Status.OPTIMAL, x)

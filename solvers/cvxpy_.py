@@ -22,6 +22,7 @@ from contraction_nets.solving.backend import Backend
 from contraction_nets.solving.polish import polish
 from contraction_nets.solving.problems import LipschitzProblem, Problem, ProjectionProblem
 from contraction_nets.solving.solution import Solution, Status
+from contraction_nets.solving.standard_forms import ScaledRows
 
 _STATUS = {
     "optimal": Status.OPTIMAL,
@@ -79,21 +80,20 @@ class Cvxpy(Backend):
         return self._bound(problem)
 
     def _project(self, problem: ProjectionProblem) -> Solution:
+        unit = 1.0
         if isinstance(problem.set, RowSet):
-            rows = problem.rows
-            largest = rows.weights.max()
+            rows, scaled = problem.rows, ScaledRows.of(problem)
             signed = None if rows.signed is None else tuple(rows.signed.tolist())
             model = _row_model(*rows.shape, signed, get_ident())
-            model.point.value = problem.point.reshape(rows.shape)
-            model.weights.value = rows.weights / largest
-            model.bound.value = rows.level * rows.scale / largest
+            unit, model.point.value = scaled.unit, scaled.point
+            model.weights.value, model.bound.value = scaled.weights, scaled.bound
         else:
             model = _set_model(problem.set, problem.point.shape, get_ident())
             model.point.value = problem.point
         status, iterations = self._run(model.problem)
         if model.x.value is None:
             return Solution(problem, self.name, status, iterations=iterations)
-        x = np.asarray(model.x.value).reshape(problem.point.shape)
+        x = unit * np.asarray(model.x.value).reshape(problem.point.shape)
         if self.polish and isinstance(problem.set, RowSet) and np.isfinite(x).all():
             x = polish(problem, x)
         return Solution(problem, self.name, status, x, iterations=iterations)
@@ -131,6 +131,9 @@ class Cvxpy(Backend):
                 try:
                     problem.solve(solver=self.cvxpy_solver, **options)
                 except cvxpy.error.SolverError:
+                    continue
+                # Stopped on the way to tight tolerances, it can be farther off than the defaults.
+                if options is accurate and problem.status == "optimal_inaccurate":
                     continue
                 iterations = problem.solver_stats.num_iters
                 return _STATUS.get(problem.status, Status.FAILED), int(iterations or 0)

@@ -59,6 +59,9 @@ class Osqp(Backend):
             q=-form.p,
             u=np.concatenate([form.beta, np.full(form.magnitudes, np.inf)]),
         )
+        # With nothing to polish OSQP says so, on standard output, however quiet it was asked to be.
+        active = form.excess() > 0
+        solver.update_settings(polishing=self.polishing and active)
         solver.warm_start(x=form.p, y=np.zeros(len(form.beta) + form.magnitudes))
         answer = solver.solve(raise_error=False)
         status = _STATUS.get(answer.info.status, Status.FAILED)

@@ -20,7 +20,7 @@ from contraction_nets import (
     lipschitz_certificate,
     matrix_measure,
 )
-from contraction_nets.certificates import lipschitz
+from contraction_nets.certificates import lipschitz, well_posed
 from contraction_nets.certificates.document import load_certificate, verify_document
 from contraction_nets.certificates.elimination import eliminate, solve_factored
 from contraction_nets.solving.solution import Solution, Status
@@ -299,7 +299,7 @@ def test_the_exact_check_decides_and_not_the_proposal(monkeypatch):
     proposals[1] = short
     with pytest.raises(SolverError, match="no witness in float64 proves"):
         lipschitz_certificate(*weights)
-    monkeypatch.setattr(lipschitz, "well_posed_witnesses", lambda *_: iter([-np.ones(5)]))
+    monkeypatch.setattr(well_posed, "well_posed_witnesses", lambda *_: iter([-np.ones(5)]))
     with pytest.raises(NotWellPosedError, match="for a proof in float64"):
         lipschitz_certificate(*weights)
 
@@ -529,6 +529,21 @@ def test_the_reported_object(certified):
     assert wrong["lipschitz"]["verified"] is False
 
 
+def test_what_is_proved_is_proved_anew(certified):
+    assert certified.verified
+    assert certified.verify()
+    for array in (certified.witness, *certified.weights.arrays().values()):
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0.0
+    # Whoever owns an array can make it writable; then only `verify` counts.
+    certified.weights.A.setflags(write=True)
+    certified.weights.A[0, 0] = 2.0
+    assert not certified.verify()
+    other = replace(certified, weights=ImplicitWeights(**certified.weights.arrays()))
+    assert not other.verified
+    assert other.as_dict()["lipschitz"]["verified"] is other.as_dict()["well_posed"] is False
+
+
 def test_a_document_proves_its_statement_for_its_weights_only(tmp_path, certified):
     path, weights = tmp_path / "certificate.json", certified.weights
     certified.save(path)
@@ -567,27 +582,6 @@ def test_a_forged_document_is_not_proved(tmp_path, certified):
     assert not verdict(witness=good["witness"][:-1])
     assert not verdict(witness=[(v * 0.99).hex() for v in certified.witness.tolist()])
     assert not verdict(assumptions={**good["assumptions"], "activation": "relu"})
-
-
-def test_edited_bytes_never_prove_a_smaller_bound(tmp_path, certified):
-    path = tmp_path / "certificate.json"
-    certified.save(path)
-    original = path.read_bytes()
-    rng = np.random.default_rng(0)
-    refused = 0
-    for _ in range(1000):
-        data = bytearray(original)
-        where = int(rng.integers(len(data)))
-        data[where] = (data[where] + int(rng.integers(1, 256))) % 256
-        path.write_bytes(bytes(data))
-        try:
-            document = load_certificate(path)
-            proved = document.verify(certified.weights)
-        except ValueError:
-            refused += 1
-            continue
-        assert not proved or document.statement.bound >= certified.bound
-    assert refused > 500
 
 
 @pytest.mark.parametrize(
@@ -697,3 +691,16 @@ def test_elimination_solves_and_recognizes_m_matrices(n, seed):
         np.testing.assert_allclose(matrix @ x, right, atol=1e-10)
         assert (x >= 0).all()
     assert eliminate(np.eye(n) - 1.1 * np.roll(np.eye(n), 1, axis=0)) is None
+
+
+def test_gains_that_float64_cannot_prove_are_refused():
+    """Next to the limit a bound has a witness and a gain matrix may have none."""
+    A = [
+        ["-0x1.14fd59d43a660p+5", "-0x1.bfba129415119p+20"],
+        ["0x1.4fb4bf3c363e0p-13", "-0x1.cf675b6566e27p+2"],
+    ]
+    A = [[float.fromhex(entry) for entry in row] for row in A]
+    certificate = lipschitz_certificate(A, np.eye(2), np.eye(2))
+    assert certificate.verify()
+    with pytest.raises(SolverError, match="proves the gains"):
+        certificate.statement("gains")

@@ -12,21 +12,7 @@ from strategies import gammas, matrices
 
 from contraction_nets import ImplicitWeights, available_solvers, matrix_measure
 from contraction_nets.certificates.document import verify_document
-from contraction_nets.cli import main
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Run the command line in this process: exit code, stdout, stderr."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["contraction-nets", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out, err = capsys.readouterr()
-        return caught.value.code or 0, out, err
-
-    return run
+from contraction_nets.certificates.exact import prove_bound
 
 
 @pytest.fixture
@@ -62,6 +48,21 @@ def test_certify(command, weights, tmp_path):
         "bound", "norm_product_bound", "solver", "primal_dual_gap", "verified",
     }  # fmt: skip
     assert report["lipschitz"]["verified"] is True
+
+
+@pytest.mark.parametrize("kind", ["lipschitz", "gains", "measure"])
+def test_one_run_proves_the_bound_once(command, weights, tmp_path, monkeypatch, kind):
+    proved = []
+
+    def counted(*arguments):
+        proved.append(prove_bound(*arguments))
+        return proved[-1]
+
+    monkeypatch.setattr("contraction_nets.certificates.exact.prove_bound", counted)
+    out = tmp_path / "certificate.json"
+    code, text, _ = command("certify", weights, "--statement", kind, "--out", out, "--json")
+    assert (code, proved) == (0, [True])
+    assert json.loads(text)["lipschitz"]["verified"] is True
 
 
 @pytest.mark.parametrize("solver", available_solvers("linear program"))
@@ -157,6 +158,50 @@ def test_not_well_posed_is_exit_1(command, tmp_path):
     assert (code, report["well_posed"], report["lipschitz"]) == (1, False, None)
     assert report["mu_inf"] == report["abscissa"] == 1.5
     assert not out.exists()
+
+
+def test_without_a_certificate_it_is_said_what_was_written(command, tmp_path):
+    path, out = tmp_path / "rotation.npz", tmp_path / "c.json"
+    ImplicitWeights([[0.0, -1.5], [1.5, 0.0]], np.eye(2), np.eye(2)).save(path)
+    code, _, err = command("certify", path)
+    assert (code, "written" in err) == (1, False)
+    for kind in ("lipschitz", "gains"):
+        code, _, err = command("certify", path, "--out", out, "--statement", kind)
+        assert code == 1
+        assert one_sentence(err)
+        assert "no certificate was written, and --statement measure writes the proof" in err
+        assert not out.exists()
+    code, text, err = command("certify", path, "--out", out, "--statement", "measure")
+    assert code == 1
+    assert one_sentence(err)
+    assert err.endswith(f"no weights give a measure below 1.5: proved in {out}.\n")
+    assert "with no weights below 1.5, proved" in text
+    assert command("verify", out, path)[0] == 0
+    code, text, err = command("certify", path, "--statement", "measure", "--json")
+    assert json.loads(text)["not_contracting"] == {"lower": 1.5}
+    assert err.endswith("below 1.5: proved.\n")
+
+
+def test_next_to_the_limit_nothing_is_promised(command, tmp_path):
+    path, out = tmp_path / "near.npz", tmp_path / "c.json"
+    ImplicitWeights([[0.0, -1.0], [1.0 - 1e-16, 0.0]], np.eye(2), np.eye(2)).save(path)
+    code, _, err = command("certify", path, "--out", out)
+    assert (code, out.exists()) == (1, False)
+    assert err.endswith("; no certificate was written.\n")
+    code, _, err = command("certify", path, "--out", out, "--statement", "measure")
+    assert (code, out.exists()) == (1, True)
+    assert "below 0.9999999: proved" in err
+    assert err.endswith("which does not exclude a certificate.\n")
+
+
+def test_a_proof_that_fails_is_not_written(command, tmp_path, monkeypatch):
+    path, out = tmp_path / "rotation.npz", tmp_path / "c.json"
+    ImplicitWeights([[0.0, -1.5], [1.5, 0.0]], np.eye(2), np.eye(2)).save(path)
+    monkeypatch.setattr("contraction_nets.certificates.exact.prove_abscissa", lambda *_: False)
+    code, text, err = command("certify", path, "--out", out, "--statement", "measure", "--json")
+    assert (code, out.exists()) == (1, False)
+    assert json.loads(text)["not_contracting"] is None
+    assert err.endswith("; no certificate was written.\n")
 
 
 def test_a_monotone_network_learns_its_other_guarantee(command, tmp_path):

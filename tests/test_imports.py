@@ -25,16 +25,8 @@ BELOW = {
     "robustness": {"geometry", "solving", "certificates", "nn"},
     "comparison": {"geometry", "solving", "certificates", "nn", "training"},
     "viz": {"geometry", "solving", "certificates", "nn", "training", "robustness"},
-    "cli": {
-        "geometry",
-        "solving",
-        "certificates",
-        "nn",
-        "training",
-        "robustness",
-        "comparison",
-        "viz",
-    },
+    "cli": {"geometry", "solving", "certificates", "nn", "training", "robustness", "viz"}
+    | {"comparison"},
 }
 """What each part may import, besides errors and itself."""
 

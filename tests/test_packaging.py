@@ -174,7 +174,10 @@ def test_every_requirement_is_pinned():
     metadata = configparser.ConfigParser()
     metadata.read(ROOT / "setup.cfg", encoding="utf-8")
     extras = metadata["options.extras_require"]
-    wanted = [metadata["options"]["install_requires"], *(extras[e] for e in ("data", "plots"))]
+    wanted = [
+        metadata["options"]["install_requires"],
+        *(extras[e] for e in ("data", "plots", "solvers")),
+    ]
     wanted.append(extras["test"])
     requirements = [Requirement(line) for text in wanted for line in text.split("\n") if line]
     assert len(requirements) > 15

@@ -109,7 +109,6 @@ def save_statement(
     """
     claimed = statement.part(statement.claims)
     witnesses = {name: _hexed(value) for name, value in statement.part(statement.witnesses).items()}
-    (first, *others) = witnesses.values()
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -124,7 +123,7 @@ def save_statement(
         "assumptions": {"activation": weights.activation, "slopes": _SLOPES, "units": _UNITS},
         "shapes": weights.shapes,
         "weights_sha256": weights.sha256,
-        "witness": witnesses if others else first,
+        "witness": witnesses if len(statement.witnesses) > 1 else next(iter(witnesses.values())),
         "report": report or {},
     }
     text = json.dumps(content, indent=1, allow_nan=False, ensure_ascii=False)
@@ -257,8 +256,9 @@ def _statement(stated: dict[str, Any], witness: Any) -> Statement:
     statement = kind(**values)
     _require(stated.get("norms") == statement.norms, f"its norms are not '{statement.norms}'")
     _require(stated.get("text") == statement.text, f"its text is not '{statement.text}'")
-    named_here = {"kind", "norms", "text", *statement.part(kind.claims)}
-    extra = sorted(set(stated) - named_here - {f"{name}_decimal" for name in kind.claims})
+    claimed = set(statement.part(kind.claims))
+    decimals = {f"{name}_decimal" for name in claimed}
+    extra = sorted(set(stated) - {"kind", "norms", "text"} - claimed - decimals)
     _require(not extra, f"its statement has parts that it should not have: {extra}")
     return statement
 

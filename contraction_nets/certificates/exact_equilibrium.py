@@ -58,30 +58,50 @@ def prove_equilibrium(
         Input, computed equilibrium, and the two witnesses.
     distance : float
     """
-    drive, state = read_vector(u, "u"), read_vector(x, "x")
-    n = len(state.m)
-    error, matrix = read_vector(w, "w", n), read_matrix(A, "A", (n, n))
-    inputs = read_matrix(B, "B", (n, len(drive.m)))
-    bias = Integers(state.m * 0, state.e) if b is None else read_vector(b, "b", n)
-    limit = read_number(distance, "distance")
+    residuals = equilibrium_residuals(A, B, b, activation, u, x)
+    n = len(residuals)
+    error, limit = read_vector(w, "w", n), read_number(distance, "distance")
     if not all(at_most(own, limit) for own in entries(error)):
         return False
+    slacks = state_slacks(read_matrix(A, "A", (n, n)), error)
+    for ends, slack in zip(residuals, slacks, strict=True):
+        for own in ends:
+            if not at_most(own, slack):
+                return False
+    return prove_well_posed(A, z)
+
+
+def equilibrium_residuals(
+    A: Any, B: Any, b: Any, activation: tuple[str, float | None], u: Any, x: Any
+) -> list[tuple[Dyadic, Dyadic]]:
+    """max(1, 1 − A_ii)|r_i| for every state i, with r = x − φ(Ax + Bu + b).
+
+    The larger of the two numbers is no less than it; they are equal where φ is piecewise linear.
+    The arguments are those of `prove_equilibrium`.
+    """
+    drive, state = read_vector(u, "u"), read_vector(x, "x")
+    n = len(state.m)
+    matrix, inputs = read_matrix(A, "A", (n, n)), read_matrix(B, "B", (n, len(drive.m)))
+    bias = Integers(state.m * 0, state.e) if b is None else read_vector(b, "b", n)
     rows = zip(
         row_sums(matrix, state, _signed),
         row_sums(inputs, drive, _signed),
         entries(bias),
         entries(state),
         row_sums(matrix, ones(n), _diagonal),
-        state_slacks(matrix, error),
         strict=True,
     )
-    for from_states, from_inputs, own_bias, own, (a, e), slack in rows:
+    found = []
+    for from_states, from_inputs, own_bias, own, (a, e) in rows:
         scale = add((1, 0), (max(-a, 0), e))
-        for image in _activation(*activation, add(from_states, from_inputs, own_bias)):
-            residual = add(own, (-image[0], image[1]))
-            if not at_most((abs(residual[0]) * scale[0], residual[1] + scale[1]), slack):
-                return False
-    return prove_well_posed(A, z)
+        images = _activation(*activation, add(from_states, from_inputs, own_bias))
+        low, high = (add(own, (-image[0], image[1])) for image in images)
+        found.append((_magnitude(low, scale), _magnitude(high, scale)))
+    return found
+
+
+def _magnitude(residual: Dyadic, scale: Dyadic) -> Dyadic:
+    return abs(residual[0]) * scale[0], residual[1] + scale[1]
 
 
 def _signed(m: NDArray[np.int64], on_diagonal: NDArray[np.bool_]) -> NDArray[np.int64]:

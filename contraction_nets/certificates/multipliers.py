@@ -13,9 +13,9 @@ from contraction_nets.certificates.reduction import Reduced
 
 Array = NDArray[np.float64]
 
-_STEPS = 60
+STEPS = 60
 _START = 0.05  # how far inside the feasible set the search starts
-_FEASIBLE = 1e-8  # error of the moments up to which they bound the optimum
+FEASIBLE = 1e-8  # error of the moments up to which they bound the optimum
 
 
 class MultiplierSearch:
@@ -66,12 +66,12 @@ class MultiplierSearch:
         self.cost[:, : self.m] = 1e-3 * accuracy * self.units
         enough = 0.99 * np.ldexp(goal, -self.exponent) ** 2
         running = np.arange(len(self.theta))
-        for step in range(_STEPS):
+        for step in range(STEPS):
             F, c, theta, Y = self.F[running], self.c[running], self.theta[running], self.Y[running]
             cost = self.cost[running]
-            H = _symmetric(theta[..., None] * F) - c[:, :, None] * c[:, None, :]
+            H = symmetric(theta[..., None] * F) - c[:, :, None] * c[:, None, :]
             try:
-                P = _inverse(H)
+                P = inverse_of(H)
                 if step == 0:
                     Y = P * ((theta * cost).sum(axis=1) / self.size)[:, None, None]
                 theta, Y, alive = self._advance(F, H, P, theta, Y, cost, self.active[running])
@@ -82,7 +82,7 @@ class MultiplierSearch:
             self.theta[running], self.Y[running] = theta, Y
             value = (theta * cost).sum(axis=1)
             missed = np.abs((self.F[running] * Y).sum(axis=2) - cost) * self.active[running]
-            feasible = missed.max(axis=1, initial=0.0) < _FEASIBLE
+            feasible = missed.max(axis=1, initial=0.0) < FEASIBLE
             below = np.where(feasible, (c * (Y @ c[..., None])[..., 0]).sum(axis=1), -np.inf)
             accurate = value - below <= 2.0 * accuracy * value
             running = running[~accurate & (value > enough[running])]
@@ -112,9 +112,9 @@ class MultiplierSearch:
         def direction(sigma: Array, second: Array) -> tuple[Array, Array, Array]:
             right = sigma[:, None] * centre - cost
             right -= ((F @ second) * np.eye(self.size)).sum(axis=2)
-            change = _equilibrated(matrix, np.where(active, right, 0.0))
-            slack = _symmetric(change[..., None] * F)
-            moments = sigma[:, None, None] * P - Y - _symmetric(Y @ slack @ P) - second
+            change = equilibrated(matrix, np.where(active, right, 0.0))
+            slack = symmetric(change[..., None] * F)
+            moments = sigma[:, None, None] * P - Y - symmetric(Y @ slack @ P) - second
             return change, slack, moments
 
         _, slack, moments = direction(np.zeros(len(Y)), np.zeros_like(Y))
@@ -122,7 +122,7 @@ class MultiplierSearch:
         later *= Y + _reach(units[1], moments)[:, None, None] * moments
         after = later.sum(axis=(1, 2)) / self.size
         sigma = gap * np.clip(after / gap, 1e-2, 1.0) ** 2
-        change, slack, moments = direction(sigma, _symmetric(moments @ slack @ P))
+        change, slack, moments = direction(sigma, symmetric(moments @ slack @ P))
         theta = theta + _reach(units[0], slack)[:, None] * change
         Y = Y + _reach(units[1], moments)[:, None, None] * moments
         finite = np.isfinite(theta).all(axis=1) & np.isfinite(Y).all(axis=(1, 2))
@@ -162,28 +162,31 @@ def _reach(unit: Array, change: Array) -> Array:
     return 1.0 / np.maximum(1.0, -lowest / 0.95)
 
 
-def _symmetric(matrices: Array) -> Array:
+def symmetric(matrices: Array) -> Array:
+    """The symmetric part."""
     halves: Array = (matrices + matrices.transpose(0, 2, 1)) / 2
     return halves
 
 
-def _inverse(matrices: Array) -> Array:
+def inverse_of(matrices: Array) -> Array:
     """Symmetric inverses of positive definite matrices, whatever their units."""
-    scale = _units(matrices)
-    return _symmetric(_scaled(np.linalg.inv(_scaled(matrices, scale)).astype(np.float64), scale))
+    scale = units_of(matrices)
+    return symmetric(scaled(np.linalg.inv(scaled(matrices, scale)).astype(np.float64), scale))
 
 
-def _equilibrated(matrices: Array, right: Array) -> Array:
+def equilibrated(matrices: Array, right: Array) -> Array:
     """Solutions for matrices with positive diagonals, whatever their units."""
-    scale = _units(matrices)
-    return scale * _solve(_scaled(matrices, scale), scale * right)
+    scale = units_of(matrices)
+    return scale * _solve(scaled(matrices, scale), scale * right)
 
 
-def _units(matrices: Array) -> Array:
+def units_of(matrices: Array) -> Array:
+    """Units in which the diagonal is one."""
     return np.asarray(1.0 / np.sqrt(np.diagonal(matrices, axis1=1, axis2=2)))
 
 
-def _scaled(matrices: Array, scale: Array) -> Array:
+def scaled(matrices: Array, scale: Array) -> Array:
+    """Rows and columns times `scale`."""
     return scale[:, :, None] * matrices * scale[:, None, :]
 
 

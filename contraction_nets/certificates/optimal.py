@@ -27,6 +27,7 @@ from contraction_nets.solving.solution import Status
 Array = NDArray[np.float64]
 
 _STEPS = 60
+_POWERS = 300  # steps on a sparse matrix before anything is solved or factored
 _SLACKS = (1e-6, 1e-9, 1e-12)
 
 
@@ -185,19 +186,20 @@ def dominant_block(M: Any) -> Perron:
 def _noda(M: Any, block: NDArray[np.intp]) -> Perron:
     """Noda's iteration x ← (γI − M)⁻¹ x with γ = max (M x)_i / x_i, which converges quadratically.
 
-    Where it stops short, plain power steps on M shifted to be nonnegative are tried.
+    Where it stops short, plain power steps on M shifted to be nonnegative are tried. With a sparse
+    matrix they come first: the systems end next to singular, and a matrix whose factors fill up has
+    few slow directions.
     """
-    best = _bounds(M, _balance(M), block)
+    best = _powers(M, block) if issparse(M) else _bounds(M, _balance(M), block)
     for _ in range(_STEPS):
         width = best.upper - best.lower
-        if not width > 2.0**-50 * max(abs(best.upper), abs(best.lower)):
+        if not width > _tolerance(M, best):
             break
         with np.errstate(all="ignore"):
             system = _shifted(M, math.nextafter(best.upper, math.inf))
             y = None if system is None else system.solve(best.vector)
             if y is None or not (np.isfinite(y).all() and (y > 0).all()):
-                shift = max(0.0, -float(M.diagonal().min())) + abs(best.upper) / 2
-                y = M @ best.vector + shift * best.vector
+                y = _power(M, best)
             found = _bounds(M, y / y.max(), block)
         # In exact arithmetic both bounds only ever get closer.
         if not found.upper - found.lower < width:
@@ -206,15 +208,43 @@ def _noda(M: Any, block: NDArray[np.intp]) -> Perron:
     return best
 
 
-def _balance(M: Any) -> Array:
+def _powers(M: Any, block: NDArray[np.intp]) -> Perron:
+    """The closest bounds of power steps from ones."""
+    best = found = _bounds(M, np.ones(M.shape[0]), block)
+    for _ in range(_POWERS):
+        if not best.upper - best.lower > _tolerance(M, best):
+            break
+        with np.errstate(all="ignore"):
+            y = _power(M, found)
+            found = _bounds(M, y / y.max(), block)
+        if not (np.isfinite(found.vector).all() and (found.vector > 0).all()):
+            break
+        if found.upper - found.lower < best.upper - best.lower:
+            best = found
+    return best
+
+
+def _power(M: Any, perron: Perron) -> Array:
+    """M x with a multiple of x added, without negative or periodic directions."""
+    shift = max(0.0, -float(M.diagonal().min())) + abs(perron.upper) / 2
+    step: Array = M @ perron.vector + shift * perron.vector
+    return step
+
+
+def _tolerance(M: Any, perron: Perron) -> float:
+    """The width of the bounds that ends the iteration: some roundings of (M x)_i / x_i."""
+    if not issparse(M):
+        return 2.0**-50 * max(abs(perron.upper), abs(perron.lower))
+    with np.errstate(all="ignore"):
+        return 2.0**-46 * float(((abs(M) @ perron.vector) / perron.vector).max())
+
+
+def _balance(M: Array) -> Array:
     """Positive weights that make the entries of an irreducible matrix comparable: a start."""
-    n = M.shape[0]
-    if issparse(M):
-        return np.ones(n)
     with np.errstate(all="ignore"):  # scipy casts the scales to integers, for a permutation
         _, (scale, _) = matrix_balance(M, permute=False, separate=True)
     scaled: Array = scale / scale.max()
-    return scaled if (scaled > 0).all() else np.ones(n)
+    return scaled if (scaled > 0).all() else np.ones(len(M))
 
 
 def _bounds(M: Any, x: Array, block: NDArray[np.intp]) -> Perron:

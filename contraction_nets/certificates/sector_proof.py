@@ -12,14 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from contraction_nets.certificates.exact import add, entries, integers, round_up
+from contraction_nets.certificates.exact import add, entries, exact_bound, integers, round_up
 from contraction_nets.certificates.exact_sectors import prove_sectors
+from contraction_nets.certificates.input_multipliers import multiplier_search
 from contraction_nets.certificates.lipschitz import LipschitzCertificate
-from contraction_nets.certificates.multipliers import MultiplierSearch
 from contraction_nets.certificates.reduction import Reduced, reachable
 from contraction_nets.certificates.statements import SectorBounds
 from contraction_nets.certificates.weights import full
-from contraction_nets.errors import SolverError
 
 Array = NDArray[np.float64]
 Exponents = NDArray[np.int64]
@@ -52,17 +51,12 @@ class OutputProof:
 
 
 def sector_bounds_statement(certificate: LipschitzCertificate) -> SectorBounds:
-    """The semidefinite bound of every output, proved.
+    """The semidefinite bound of every output, proved; that of the linear program if it is smaller.
 
     Parameters
     ----------
     certificate : LipschitzCertificate
         With its radii ε, if it has any.
-
-    Raises
-    ------
-    SolverError
-        Nothing that was tried proves a bound in float64.
     """
     outputs = range(certificate.weights.output_dim)
     proofs = [_proved(certificate, k) for k in outputs]
@@ -80,27 +74,30 @@ def sector_bounds_statement(certificate: LipschitzCertificate) -> SectorBounds:
 
 
 def _proved(certificate: LipschitzCertificate, k: int) -> OutputProof:
-    """The first proposal for output k that proves its bound exactly."""
-    weights = certificate.weights
+    """The first proposal for output k that proves its bound exactly.
+
+    No worse than what the witness of the linear program proves, which needs no multipliers.
+    """
+    weights, z, epsilon = certificate.weights, certificate.witness, certificate.epsilon
+    C, D = weights.C[[k]], None if weights.D is None else weights.D[[k]]
+    least = exact_bound(C, D, z, epsilon)
     for proof in ScaledOutput.of(certificate, k).proposals():
-        if prove_sectors(
+        if proof.bound < least and prove_sectors(
             weights.A,
             weights.B,
-            weights.C[[k]],
-            None if weights.D is None else weights.D[[k]],
-            certificate.witness,
+            C,
+            D,
+            z,
             proof.multipliers[None],
             proof.input_multipliers[None],
             proof.inverses[None],
             proof.factor[None],
             np.array([proof.bound]),
-            certificate.epsilon,
+            epsilon,
         ):
             return proof
-    raise SolverError(
-        f"no multipliers in float64 prove a semidefinite bound of output {k}, expected weights "
-        "of not too different scales; use the statement 'lipschitz'."
-    )
+    n, inputs = len(z), np.ones(weights.input_dim)
+    return OutputProof(least, np.zeros(n), inputs, inputs, np.zeros((n + 1) * (n + 2) // 2))
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,7 +215,7 @@ def _semidefinite_program(rows: Array) -> Array:
     free = np.ones(states.shape[:2], dtype=bool)
     nothing = np.zeros_like(states), np.zeros_like(output)
     try:
-        search = MultiplierSearch(Reduced(free, states, nothing[0], output, nothing[1]))
+        search = multiplier_search(Reduced(free, states, nothing[0], output, nothing[1]))
     except np.linalg.LinAlgError:
         return np.full(rows.shape[1], np.nan)
     search.run(_ACCURACY, goal=_NOTHING)

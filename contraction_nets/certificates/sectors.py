@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from contraction_nets.certificates.input_multipliers import multiplier_search
 from contraction_nets.certificates.multipliers import MultiplierSearch, cholesky
 from contraction_nets.certificates.reduction import TINY, Reduced
 
@@ -68,7 +69,7 @@ def sector_bounds(
     slopes, scores = np.zeros((k, n)), np.full((k, n), -1.0)
     with np.errstate(all="ignore"):
         try:
-            problem = MultiplierSearch(small)
+            problem = multiplier_search(small)
         except np.linalg.LinAlgError:
             return np.full(k, np.inf), slopes, np.where(reduced.free, 0.0, scores)
         problem.run(accuracy, goal)

@@ -7,6 +7,7 @@ adding a class; the file format, `verify` and the command line follow from its f
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -53,8 +54,31 @@ class Statement(ABC):
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RadiusStatement(Statement):
+    """A claim about all pairs of inputs that are at most ε_j t apart, for every t.
+
+    Attributes
+    ----------
+    epsilon : (p,) array, optional
+        In input units; all ones where it is None, which makes the bounds Lipschitz constants.
+    """
+
+    moves: ClassVar[str]
+    """What moves, and the bound on it per unit of t."""
+
+    epsilon: Array | None = None
+
+    @property
+    def text(self) -> str:
+        size = "max|u - v| for all inputs u, v"
+        if self.epsilon is not None:
+            size = "t for all t and all inputs u, v with |u_j - v_j| <= epsilon_j * t"
+        return f"well-posed, {self.moves} * {size}"
+
+
 @dataclass(frozen=True, eq=False)
-class LipschitzBound(Statement):
+class LipschitzBound(RadiusStatement):
     """No output moves by more than `bound` while no input j moves by more than ε_j.
 
     Attributes
@@ -62,28 +86,22 @@ class LipschitzBound(Statement):
     bound : float
         In output units; without ε per unit of input.
     z : (n,) array
-    epsilon : (p,) array, optional
-        In input units.
     """
 
     kind = "lipschitz"
+    moves = "and max|y(u) - y(v)| <= bound"
     claims: ClassVar = {"bound": 0, "epsilon": 1}
     witnesses: ClassVar = {"z": 1}
 
     bound: float
     z: Array
-    epsilon: Array | None = None
-
-    @property
-    def text(self) -> str:
-        return f"well-posed, and max|y(u) - y(v)| <= bound * {_size(self.epsilon)}"
 
     def prove(self, weights: ImplicitWeights) -> bool:
         return exact.prove_bound(*_matrices(weights), self.z, self.bound, self.epsilon)
 
 
 @dataclass(frozen=True, eq=False)
-class PairwiseGains(Statement):
+class PairwiseGains(RadiusStatement):
     """No difference y_i − y_j moves by more than gains_ij while no input j moves by more than ε_j.
 
     Attributes
@@ -91,34 +109,26 @@ class PairwiseGains(Statement):
     gains : (q, q) array
         In output units; without ε per unit of input.
     z : (n,) array
-    epsilon : (p,) array, optional
-        In input units.
     """
 
     kind = "pairs"
+    moves = "and |y_i(u) - y_j(u) - y_i(v) + y_j(v)| <= gains_ij"
     claims: ClassVar = {"gains": 2, "epsilon": 1}
     witnesses: ClassVar = {"z": 1}
 
     gains: Array
     z: Array
-    epsilon: Array | None = None
-
-    @property
-    def text(self) -> str:
-        return (
-            "well-posed, and |y_i(u) - y_j(u) - y_i(v) + y_j(v)| <= "
-            f"gains_ij * {_size(self.epsilon)}"
-        )
 
     def prove(self, weights: ImplicitWeights) -> bool:
         return exact.prove_pairs(*_matrices(weights), self.z, self.gains, self.epsilon)
 
 
 @dataclass(frozen=True, eq=False)
-class SectorBounds(Statement):
+class SectorBounds(RadiusStatement):
     """No output k moves by more than bounds_k while no input j moves by more than ε_j.
 
-    Signs of the weights are kept, where `LipschitzBound` takes absolute values.
+    Signs of the weights are kept, where `LipschitzBound` takes absolute values. An output whose
+    multipliers prove nothing may have its bound from z alone, as there.
 
     Attributes
     ----------
@@ -133,11 +143,10 @@ class SectorBounds(Statement):
         μ and ν ≥ 1/μ.
     factors : (q, (n + 1)(n + 2)/2) array
         Lower triangles, row by row.
-    epsilon : (p,) array, optional
-        In input units.
     """
 
     kind = "sectors"
+    moves = "bounds_k <= bound, and |y_k(u) - y_k(v)| <= bounds_k"
     claims: ClassVar = {"bound": 0, "bounds": 1, "epsilon": 1}
     witnesses: ClassVar = {
         "z": 1,
@@ -154,22 +163,43 @@ class SectorBounds(Statement):
     input_multipliers: Array
     inverses: Array
     factors: Array
-    epsilon: Array | None = None
-
-    @property
-    def text(self) -> str:
-        return (
-            "well-posed, bounds_k <= bound, and "
-            f"|y_k(u) - y_k(v)| <= bounds_k * {_size(self.epsilon)}"
-        )
 
     def prove(self, weights: ImplicitWeights) -> bool:
         largest = exact.read_number(self.bound, "bound")
         bounds = exact.entries(exact.read_vector(self.bounds, "bounds"))
         if not all(exact.at_most(bound, largest) for bound in bounds):
             return False
-        witness = self.z, self.multipliers, self.input_multipliers, self.inverses, self.factors
-        return prove_sectors(*_matrices(weights), *witness, self.bounds, self.epsilon)
+        if self._sectors(weights, slice(None)):
+            return True
+        q = weights.output_dim
+        if np.shape(self.bounds) != (q,):
+            raise ValueError(f"got bounds of shape {np.shape(self.bounds)}, expected {q} of them.")
+        return all(
+            self._sectors(weights, slice(k, k + 1)) or self._row(weights, k) for k in range(q)
+        )
+
+    def _sectors(self, weights: ImplicitWeights, rows: slice) -> bool:
+        """Whether the multipliers prove the bounds of these outputs."""
+        A, B, C, D = _matrices(weights)
+        return prove_sectors(
+            A,
+            B,
+            C[rows],
+            None if D is None else D[rows],
+            self.z,
+            self.multipliers[rows],
+            self.input_multipliers[rows],
+            self.inverses[rows],
+            self.factors[rows],
+            self.bounds[rows],
+            self.epsilon,
+        )
+
+    def _row(self, weights: ImplicitWeights, k: int) -> bool:
+        """Whether z proves the bound of this output as it proves a `LipschitzBound`."""
+        A, B, C, D = _matrices(weights)
+        row = C[[k]], None if D is None else D[[k]]
+        return exact.prove_bound(A, B, *row, self.z, float(self.bounds[k]), self.epsilon)
 
 
 @dataclass(frozen=True, eq=False)
@@ -312,16 +342,16 @@ class EquilibriumError(Statement):
         )
 
 
-STATEMENTS: dict[str, type[Statement]] = {
-    statement.kind: statement for statement in Statement.__subclasses__()
-}
+def _kinds(base: type[Any]) -> Iterator[type[Statement]]:
+    """Every class below that has a kind of its own; what they share has none."""
+    for child in base.__subclasses__():
+        if "kind" in vars(child):
+            yield child
+        yield from _kinds(child)
+
+
+STATEMENTS: dict[str, type[Statement]] = {found.kind: found for found in _kinds(Statement)}
 """Kind → class."""
-
-
-def _size(epsilon: Array | None) -> str:
-    if epsilon is None:
-        return "max|u - v| for all inputs u, v"
-    return "t for all t and all inputs u, v with |u_j - v_j| <= epsilon_j * t"
 
 
 def _matrices(weights: ImplicitWeights) -> tuple[Any, Any, Any, Any]:

@@ -63,11 +63,28 @@ def parse_activation(spec: str) -> tuple[str, float | None]:
         except ValueError:
             parameter = math.nan
         if 0.0 <= parameter <= 1.0:
-            return name, parameter
+            return name, abs(parameter)  # zero has one sign
     raise ValueError(
         f"got activation {spec!r:.60}, expected one with slopes in [0, 1]: {', '.join(_PLAIN)}, "
         "leaky_relu, leaky_relu(slope), elu or elu(alpha) with the number in [0, 1]."
     )
+
+
+def canonical_activation(spec: str) -> str:
+    """The one spelling of an activation: no default parameter, no digit more than needed.
+
+    Raises
+    ------
+    ValueError
+        As `parse_activation`.
+
+    Examples
+    --------
+    >>> canonical_activation("leaky_relu(0.01)"), canonical_activation("elu(0.50)")
+    ('leaky_relu', 'elu(0.5)')
+    """
+    name, parameter = parse_activation(spec)
+    return name if parameter == _PARAMETERS.get(name) else f"{name}({parameter!r})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +110,7 @@ class ImplicitWeights:
     c : (q,) array, optional
         Output bias.
     activation : str
-        φ, as in `parse_activation`.
+        φ, as in `parse_activation`; kept in its one spelling.
 
     Raises
     ------
@@ -111,7 +128,7 @@ class ImplicitWeights:
     activation: str = "relu"
 
     def __post_init__(self) -> None:
-        parse_activation(self.activation)
+        object.__setattr__(self, "activation", canonical_activation(self.activation))
         for name in ("A", "B", "C", "D", "b", "c"):
             value = getattr(self, name)
             if value is not None or name in "ABC":

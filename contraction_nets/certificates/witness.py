@@ -127,16 +127,20 @@ class ScaledProgram:
             if np.isfinite(Y).all():
                 yield Y
 
-    def duals(self, witness: Array) -> tuple[Array, Array]:
-        """Multipliers, in the units of the program, that are optimal beside this witness.
-
-        One output row counts, the largest; its state rows have (I − M)⁻ᵀ C_kᵀ.
-        """
+    def worst_output(self, witness: Array) -> Array:
+        """Multipliers (q,) of the output rows that are optimal beside this witness: one counts."""
         with np.errstate(all="ignore"):
             z = np.ldexp(witness, -(self.state_exponents + self.input_exponent))
             selected = np.zeros(len(self.problem.d))
             selected[np.argmax(self.problem.C @ z + self.problem.d)] = 1.0
-        return self.system.transposed().solve(self.problem.C.T @ selected), selected
+        return selected
+
+    def duals(self, output_dual: Array) -> tuple[Array, Array]:
+        """The best multipliers beside these (q,) of the output rows, in the units of the program.
+
+        Those of the state rows are (I − M)⁻ᵀ Cᵀπ: no feasible ones are larger in any component.
+        """
+        return self.system.transposed().solve(self.problem.C.T @ output_dual), output_dual
 
     def dual_value(self, dual: Array, output_dual: Array) -> float:
         """The dual objective in the units of the network."""

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from contraction_nets.cli.certify import certify
+from contraction_nets.cli.compare import compare
 from contraction_nets.cli.console import guarded
 from contraction_nets.cli.project import project
 from contraction_nets.cli.report import report
@@ -22,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, certify, verify, project, report):
+for command in (train, certify, verify, project, compare, report):
     app.command()(command)
 
 

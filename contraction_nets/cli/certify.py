@@ -9,29 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from contraction_nets.cli.console import (
-    NOT_PROVED,
-    finite,
-    number,
-    parse_options,
-    print_json,
-    print_table,
-    say,
-)
+from contraction_nets.cli.certificate_table import print_certificate, worst_pair
+from contraction_nets.cli.console import NOT_PROVED, finite, parse_options, print_json
+from contraction_nets.cli.refusal import report_refusal
 from contraction_nets.cli.tables import read_table, write_csv
 from contraction_nets.cli.weights import Activation, Keys, Transpose, WeightsPath, read
-from contraction_nets.errors import NotWellPosedError, SolverError
-from contraction_nets.viz.rounding import at_most
+from contraction_nets.errors import NotWellPosedError
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from contraction_nets.certificates.lipschitz import LipschitzCertificate
-    from contraction_nets.certificates.weights import ImplicitWeights
-
-_LARGEST_GAINS = 10**7  # entries of the gain matrix; beyond, it is only computed when asked for
-_LARGEST_DIAGNOSIS = 2000  # states; beyond, eigenvalues take longer than anybody waits
 
 
 class Kind(StrEnum):
@@ -42,6 +31,7 @@ class Kind(StrEnum):
     GAINS = "gains"
     SECTORS = "sectors"
     MEASURE = "measure"
+    EQUILIBRIUM = "equilibrium"
 
 
 def certify(
@@ -64,7 +54,18 @@ def certify(
         typer.Option(help="Also bound the largest gain over all slopes, for so many seconds."),
     ] = None,
     inputs: Annotated[
-        Path | None, typer.Option(help="Inputs, one a row (.csv, .npy, .npz), for --radii.")
+        Path | None,
+        typer.Option(
+            help="Inputs, one a row (.csv, .npy, .npz), for --radii; one input for --statement "
+            "equilibrium."
+        ),
+    ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            help="A state x that another program computed (.csv, .npy, .npz), for --statement "
+            "equilibrium; computed here otherwise."
+        ),
     ] = None,
     radii: Annotated[
         Path | None, typer.Option(help="Where to write the certified ℓ∞ radii of --inputs (.csv).")
@@ -75,10 +76,17 @@ def certify(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Certify an ℓ∞ Lipschitz bound, proved in exact integer arithmetic."""
+    from contraction_nets.certificates.document import save_statement
+    from contraction_nets.certificates.equilibrium import equilibrium_statement
     from contraction_nets.certificates.lipschitz import lipschitz_certificate
     from contraction_nets.certificates.storage import check_target
 
-    if (inputs is None) != (radii is None):
+    stated = statement is Kind.EQUILIBRIUM
+    if stated and inputs is None:
+        raise ValueError("got --statement equilibrium alone, expected its input in --inputs too.")
+    if state is not None and not stated:
+        raise ValueError("got --state, expected it with --statement equilibrium only.")
+    if (inputs is None) != (radii is None) and not (stated and radii is None):
         raise ValueError("got one of --inputs and --radii, expected both or none of them.")
     if epsilon and tighten is not None:
         raise ValueError("got --epsilon and --tighten, expected one of them; run it twice.")
@@ -88,108 +96,40 @@ def certify(
         raise ValueError(f"got {out} for --out and --radii, expected two files.")
     network, sizes = read(weights, keys, transpose, activation), _radii(epsilon)
     table = None if inputs is None else read_table(inputs, "inputs")
+    u = x = None
+    if stated and table is not None:
+        u = _one_row(table, "--inputs", network.input_dim)
+        table = u[None]
+    if state is not None:
+        found = read_table(state, "a state")
+        # In a file of its own, a column is one state as well.
+        x = _one_row(found.ravel() if 1 in found.shape else found, "--state", network.state_dim)
     try:
         certificate = lipschitz_certificate(
             network, epsilon=sizes, solver=solver, **parse_options(option or [])
         )
     except NotWellPosedError as error:
-        why = _why_not(network)
-        if as_json:
-            print_json({**_refusal(network, error), "why": why})
-        elif why is not None:
-            _print_why(str(weights), network, why)
-        if out is not None and statement is Kind.MEASURE:
-            _save_measure(network, out)
-        say(f"error: {error}")
+        measure = statement is Kind.MEASURE
+        report_refusal(str(weights), network, error, measure=measure, out=out, as_json=as_json)
         raise typer.Exit(NOT_PROVED) from None
     report = certificate.as_dict()
-    if not (report["well_posed"] and report["lipschitz"]["verified"]):
-        raise SolverError(
-            f"the answer of '{solver}' could not be proved, expected a witness that can be; "
-            "use --solver m_matrix."
-        )
     report |= _more(certificate, orders, tighten)
     rows: list[tuple[Any, ...]] = []
-    if table is not None:
+    if table is not None and radii is not None:
         rows, report["inputs"] = _certified(certificate, table)
+    made = None
+    if u is not None:
+        made = equilibrium_statement(network, u, x)
+        report["equilibrium"] = {"distance": made.distance, "state": made.state.tolist()}
     if out is not None:  # nothing is written before everything is known
-        certificate.save(out, statement.value)
+        made = made or certificate.statement(statement.value)
+        save_statement(made, network, out, certificate.as_dict())
     if radii is not None:
         write_csv(radii, ["input", "label", "runner_up", "margin", "radius"], rows)
     if as_json:
         print_json(report)
     else:
-        _print_report(str(weights), certificate, report, out, radii)
-
-
-def _print_report(
-    title: str,
-    certificate: LipschitzCertificate,
-    report: dict[str, Any],
-    out: Path | None,
-    radii: Path | None,
-) -> None:
-    lipschitz, worst = report["lipschitz"], _worst(certificate)
-    bound, product = lipschitz["bound"], lipschitz["norm_product_bound"]
-    ratio = f" ({product / bound:.3g} times larger)" if product and bound > 1e-38 else ""
-    shapes = ", ".join(f"{name} {tuple(shape)}" for name, shape in report["shapes"].items())
-    unit = "per unit of input" if certificate.epsilon is None else "for inputs that move by ε"
-    rows = [
-        ("well-posed", "yes, proved in exact integer arithmetic"),
-        ("Lipschitz bound ℓ∞ → ℓ∞", f"{at_most(bound, digits=7)} {unit}, proved"),
-        ("norm-product bound", f"{number(product)}{ratio}"),
-        ("worst pair", _named(worst)),
-        *(
-            (
-                f"ℓ{found['p']} → ℓ{found['q']} bound".replace("inf", "∞"),
-                f"{number(found['bound'])}, from the gains",
-            )
-            for found in report.get("norms", ())
-        ),
-    ]
-    if tight := report.get("tightened"):
-        exact = ", to 1e-6 the largest" if tight["exact"] else ""
-        rows.append(
-            (
-                "over all slopes",
-                f"{tight['lower']:.6g} to {at_most(tight['upper'], digits=7)} "
-                f"(sound in float64{exact})",
-            )
-        )
-    rows += [
-        ("μ∞(A)", number(report["mu_inf"])),
-        ("best weighted μ", number(report["mu_weighted"])),
-        ("spectral abscissa", number(report["abscissa"])),
-        ("solver", f"{lipschitz['solver']}, gap {number(lipschitz['primal_dual_gap'], 2)}"),
-        ("weights", f"{shapes}, φ = {certificate.weights.activation}"),
-        ("sha256", report["weights_sha256"]),
-    ]
-    if radii is not None:
-        found = report["inputs"]
-        rows.append(
-            (
-                "certified radii",
-                f"{found['count']} inputs, median {found['median']:.6g}, in {radii}",
-            )
-        )
-    if out is not None:
-        rows.append(("certificate", str(out)))
-    print_table(title, rows)
-
-
-def _named(worst: dict[str, Any]) -> str:
-    if worst["input"] is None:
-        return f"output {worst['output']}"
-    return f"output {worst['output']}, input {worst['input']}: gain {number(worst['gain'])}"
-
-
-def _worst(certificate: LipschitzCertificate) -> dict[str, Any]:
-    """The output and the input with the largest gain, as JSON; the output alone in large cases."""
-    weights = certificate.weights
-    if weights.output_dim * max(weights.state_dim, weights.input_dim) > _LARGEST_GAINS:
-        return {"output": certificate.worst_output, "input": None, "gain": None}
-    k, j = certificate.worst_pair
-    return {"output": k, "input": j, "gain": finite(float(certificate.gains[k, j]))}
+        print_certificate(str(weights), certificate, report, out, radii)
 
 
 def _more(
@@ -204,7 +144,7 @@ def _more(
             {"p": f"{p:g}", "q": f"{q:g}", "bound": finite(certificate.norm(p, q))}
             for p, q in orders
         ]
-        more["worst"] = _worst(certificate)
+        more["worst"] = worst_pair(certificate)
     if tighten is not None:
         from contraction_nets.certificates.slopes import lipschitz_bounds
 
@@ -238,6 +178,18 @@ def _radii(text: str) -> Any:
         return read_table(Path(text), "radii").ravel()
 
 
+def _one_row(table: NDArray[np.float64], option: str, size: int) -> NDArray[np.float64]:
+    """The one row of a table, or the numbers of an array of one dimension."""
+    rows = table[None] if table.ndim == 1 else table
+    if rows.shape != (1, size):
+        shape = " × ".join(map(str, rows.shape))
+        raise ValueError(
+            f"got a table of {shape} numbers for {option}, expected exactly one row of {size}; "
+            "write it on one line."
+        )
+    return rows[0]
+
+
 def _certified(
     certificate: LipschitzCertificate, table: NDArray[np.float64]
 ) -> tuple[list[tuple[Any, ...]], dict[str, Any]]:
@@ -257,67 +209,3 @@ def _certified(
     )
     median = finite(float(np.median(found.radii)))
     return list(rows), {"count": len(found.radii), "median": median}
-
-
-def _save_measure(network: ImplicitWeights, out: Path) -> None:
-    """What can be proved of a network that is not well-posed: that no weights η help."""
-    from contraction_nets.certificates.document import save_statement
-    from contraction_nets.certificates.optimal import optimal_weights
-    from contraction_nets.certificates.statements import NotContracting
-
-    found = optimal_weights(network.A)
-    save_statement(NotContracting(found.lower, found.x), network, out)
-
-
-def _why_not(network: Any) -> dict[str, Any] | None:
-    """The diagnosis as JSON; None for networks too large for eigenvalues."""
-    from contraction_nets.certificates.diagnosis import diagnose
-
-    if network.state_dim > _LARGEST_DIAGNOSIS:
-        return None
-    try:
-        found = diagnose(network)
-    except ValueError:
-        return None
-    return {
-        "states": found.states.tolist(),
-        "abscissa": finite(found.abscissa),
-        "euclidean_measure": finite(found.euclidean_measure),
-        "euclidean_bound": finite(found.euclidean_bound),
-    }
-
-
-def _print_why(title: str, network: Any, why: dict[str, Any]) -> None:
-    states, bound = why["states"], why["euclidean_bound"]
-    shown = ", ".join(map(str, states[:10])) + (", …" if len(states) > 10 else "")
-    if bound is None:
-        euclidean = "no: the largest eigenvalue is not below 1"
-    else:
-        euclidean = f"yes, with the ℓ2 → ℓ2 bound {bound:.6g} (in float64, not proved)"
-    print_table(
-        title,
-        [
-            ("well-posed in ℓ∞", "not proved"),
-            (
-                "what breaks it",
-                f"{len(states)} of {network.state_dim} states, strongly connected: {shown}",
-            ),
-            ("spectral abscissa", f"{number(why['abscissa'], 12)}, expected below 1"),
-            ("largest eigenvalue of (A + Aᵀ)/2", number(why["euclidean_measure"], 12)),
-            ("well-posed in ℓ2", euclidean),
-        ],
-    )
-
-
-def _refusal(network: Any, error: NotWellPosedError) -> dict[str, Any]:
-    """The JSON object for weights that are not well-posed."""
-    return {
-        "well_posed": False,
-        "mu_inf": finite(error.measure),
-        "mu_weighted": None,
-        "eta": None,
-        "abscissa": finite(error.abscissa),
-        "lipschitz": None,
-        "shapes": network.shapes,
-        "weights_sha256": network.sha256,
-    }

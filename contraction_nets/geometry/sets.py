@@ -1,6 +1,7 @@
 """The constraint sets (THEORY §3, §10): membership, violation, rows, cvxpy constraints.
 
-A new set is one class. With rows it is projected in closed form; without, through cvxpy.
+A new set is one class. With rows it is projected in closed form; without, as its own `project`
+does or, where it has none, through cvxpy.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contraction_nets.geometry.measures import as_finite, as_weights
-from contraction_nets.geometry.rows import Rows, feasible_rows
+from contraction_nets.geometry.projection import project_rows
+from contraction_nets.geometry.rows import Rows, feasible_rows, namespace
 
 Array = Any
 
@@ -35,6 +37,27 @@ class ConstraintSet(ABC):
         """Whether V is in the set."""
         return self.violation(V) <= 0
 
+    def project(self, V: Array) -> Array:
+        """Euclidean projection in closed form.
+
+        Parameters
+        ----------
+        V : array of float32 or float64, numpy or torch, of the shape that the set is made for
+
+        Returns
+        -------
+        array of the shape, dtype and device of V
+
+        Raises
+        ------
+        ValueError
+            Malformed V, or no closed form is known.
+        """
+        raise ValueError(
+            f"{type(self).__name__} has no projection in closed form, expected a set that has "
+            "one; use solver='cvxpy'."
+        )
+
 
 class RowSet(ConstraintSet):
     """A product of row polytopes; projects in closed form."""
@@ -46,6 +69,9 @@ class RowSet(ConstraintSet):
     def cached_rows(self, shape: tuple[int, ...]) -> Rows:
         """The same, made once for the sets and shapes asked for last."""
         return _cached_rows(self, shape)
+
+    def project(self, V: Array) -> Array:
+        return project_rows(V, self.cached_rows(tuple(V.shape)))
 
     def violation(self, V: Array) -> float:
         """Largest left-hand side minus right-hand side over the rows, in floating point."""
@@ -135,6 +161,47 @@ class NormBall(RowSet):
 
     def rows(self, shape: tuple[int, ...]) -> Rows:
         return Rows(np.ones(int(np.prod(shape[1:]))), float(self.kappa), np.ones(shape[0]))
+
+
+@dataclass(frozen=True)
+class MonotoneSet(ConstraintSet):
+    """{A : (A + Aᵀ)/2 ⪯ γI} [MON], spectrahedral; below γ = 1 every A in it is ℓ2 well-posed.
+
+    Membership and projection are those of floating point: a projected matrix may violate the
+    inequality by rounding.
+    """
+
+    gamma: float
+
+    def violation(self, V: Array) -> float:
+        values, _ = self._spectrum(V)
+        return float(values[-1]) - self.gamma
+
+    def project(self, V: Array) -> Array:
+        # The symmetric part is projected by clipping its eigenvalues; the other is free.
+        values, vectors = self._spectrum(V)
+        xp = namespace(V)
+        above = xp.clip(values - self.gamma, 0.0, None)
+        if not xp.count_nonzero(above):
+            return xp.asarray(V, copy=True)
+        whole = xp.astype(V, xp.float64) - (vectors * above) @ vectors.T
+        return xp.astype(whole, V.dtype)
+
+    def constraints(self, X: Any) -> list[Any]:
+        import cvxpy as cp
+
+        _check_square(X.shape)
+        return [cp.lambda_max((X + X.T) / 2) <= self.gamma]
+
+    def _spectrum(self, V: Array) -> tuple[Array, Array]:
+        """Eigenvalues, the largest last, and eigenvectors of the symmetric part, in float64."""
+        _check_square(tuple(V.shape))
+        xp = namespace(V)
+        A = xp.astype(V, xp.float64)
+        if not xp.count_nonzero(xp.isfinite(A)) == A.shape[0] ** 2:
+            raise ValueError("the matrix contains NaN or Inf, expected finite entries.")
+        values, vectors = xp.linalg.eigh(A / 2 + A.T / 2)
+        return values, vectors
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,11 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from contraction_nets.certificates.lipschitz import (
-    LipschitzCertificate,
-    lipschitz_certificate,
-    output_differences,
-)
+from contraction_nets.certificates.gains import output_differences
+from contraction_nets.certificates.lipschitz import LipschitzCertificate, lipschitz_certificate
 from contraction_nets.certificates.weights import ImplicitWeights, full
 from contraction_nets.errors import ConvergenceWarning
 from contraction_nets.geometry.measures import as_finite

@@ -71,8 +71,8 @@ def project_onto(
     V = np.asarray(point)
     if V.dtype.kind in "iub":
         V = V.astype(np.float64)
-    if solver == CLOSED_FORM and isinstance(set, RowSet) and not options:
-        return np.asarray(project_rows(V, set.cached_rows(V.shape)))
+    if solver == CLOSED_FORM and not options:
+        return np.asarray(set.project(V))
     if not isinstance(set, RowSet):
         answer = solve(ProjectionProblem(V, set), solver, **options).point()
         return answer.astype(V.dtype)

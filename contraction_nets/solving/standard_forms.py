@@ -41,30 +41,68 @@ class LinearProgram:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class ScaledRows:
+    """A projection in units in which all of its numbers are about one or smaller.
+
+    Tolerances of solvers are absolute in places, and some take numbers of 1e6 for infinity.
+    The projection of V / u onto the rows with bounds β / u is that of V divided by u.
+
+    Attributes
+    ----------
+    unit : float
+        u, a power of two.
+    point : (m, n) array
+        V / u.
+    weights : (n,) array
+        At most one.
+    bound : (m,) array
+        β / u; lowered where it is above what any row of V / u can reach.
+    """
+
+    unit: float
+    point: Array
+    weights: Array
+    bound: Array
+
+    @classmethod
+    def of(cls, problem: ProjectionProblem) -> ScaledRows:
+        rows = problem.rows
+        V, largest = problem.point.reshape(rows.shape), rows.weights.max()
+        weights, bound = rows.weights / largest, rows.level * rows.scale / largest
+        size = max(float(np.abs(V).max()), -float(bound.min()))
+        unit = float(np.ldexp(1.0, np.clip(np.frexp(size)[1], -1000, 1000))) if size > 0 else 1.0
+        with np.errstate(over="ignore"):
+            bound = np.minimum(bound / unit, 2.0 * weights.sum())
+        return cls(unit, V / unit, weights, bound)
+
+
 class RowQuadraticProgram:
     """The projection onto row polytopes as ``min ½‖y − p‖²  s.t.  W y ≤ β,  y_u ≥ 0``.
 
     The projection keeps the sign of every coordinate that counts with its absolute value, so
     y holds magnitudes there (the set u) and the signed coordinates as they are. W and u
-    depend on the set alone: solvers factorize them once.
+    depend on the set alone: solvers factorize them once. Units are those of `ScaledRows`.
     """
 
     def __init__(self, problem: ProjectionProblem) -> None:
-        rows = problem.rows
-        self.shape = problem.point.shape
-        V = problem.point.reshape(rows.shape)
-        largest = rows.weights.max()
-        self.weights, self.beta = rows.weights / largest, rows.level * rows.scale / largest
-        self.sign = np.where(V < 0, -1.0, 1.0)
+        rows, scaled = problem.rows, ScaledRows.of(problem)
+        self.shape, self.unit = problem.point.shape, scaled.unit
+        self.weights, self.beta = scaled.weights, scaled.bound
+        self.sign = np.where(scaled.point < 0, -1.0, 1.0)
         if rows.signed is not None:
             self.sign[np.arange(rows.shape[0]), rows.signed] = 1.0
-        self.p: Array = (self.sign * V).ravel()
+        self.p: Array = (self.sign * scaled.point).ravel()
         self.key = _key(rows)
         self.magnitudes = self.p.size - (0 if rows.signed is None else rows.shape[0])
 
+    def excess(self) -> float:
+        """Largest violation of W y ≤ β at y = p."""
+        return float(((self.p.reshape(self.sign.shape) @ self.weights) - self.beta).max())
+
     def restore(self, y: Array) -> Array:
         """The matrix X of these magnitudes."""
-        X: Array = (self.sign.ravel() * y).reshape(self.shape)
+        X: Array = (self.sign.ravel() * y * self.unit).reshape(self.shape)
         return X
 
 

@@ -35,7 +35,12 @@ _MOST_MARKERS = 15
 
 
 def new_figure(
-    title: str, *, height: float = 2.7, panels: tuple[float, ...] = (1.0,), across: bool = False
+    title: str,
+    *,
+    height: float = 2.7,
+    panels: tuple[float, ...] = (1.0,),
+    across: bool = False,
+    shared: bool = True,
 ) -> tuple[Figure, list[Axes]]:
     """Figure with a left-aligned title and one axes per panel.
 
@@ -50,6 +55,8 @@ def new_figure(
         Without a panel there is only the title.
     across : bool
         Panels side by side instead of one above the other.
+    shared : bool
+        Whether panels above each other have the same x axis.
 
     Raises
     ------
@@ -79,7 +86,7 @@ def new_figure(
         grid = figure.subplots(1, len(panels), squeeze=False, width_ratios=panels)
     else:
         grid = figure.subplots(
-            len(panels), 1, squeeze=False, height_ratios=panels, sharex=len(panels) > 1
+            len(panels), 1, squeeze=False, height_ratios=panels, sharex=shared and len(panels) > 1
         )
     axes = list(grid.ravel())
     for ax in axes:
