@@ -20,6 +20,8 @@ from contraction_nets.nn.operators import Dense, StateOperator
 _NEWTON_STEPS = 4
 _NEAR = 8
 """Steps left that are not worth a thought."""
+_FEW = 16
+"""Samples looked at first."""
 _FAR = 1000
 """Steps left where the residual has not fallen yet."""
 
@@ -209,8 +211,18 @@ class _Run:
                 self.cost = costs.reduced_rank
         if self.matrix is None or _NEWTON_STEPS * costs.newton(batch, 1, shared=True) >= best:
             return stage
-        slope = self.base.activation.slope(self.base.preactivation(x, y))
-        active, shared = (slope != 0).sum(dim=1).amax(), (slope == slope[0]).all()
-        if _NEWTON_STEPS * costs.newton(batch, int(active), shared=bool(shared)) < best:
+        active, shared = self._pattern(x, y)
+        if _NEWTON_STEPS * costs.newton(batch, active, shared) < best:
             stage = Newton().accelerate(self.base, self.matrix)
         return stage
+
+    def _pattern(self, x: Tensor, y: Tensor) -> tuple[int, bool]:
+        """The most states with a slope, and whether all samples share their slopes."""
+        # A few samples tell in most cases that they do not.
+        for few in (_FEW, len(x)):
+            y_few = self.base.preactivation(x[:few], y[:few])
+            slope = self.base.activation.slope(y_few)[:few]
+            active, shared = (slope != 0).sum(dim=1).amax(), bool((slope == slope[0]).all())
+            if not shared:
+                break
+        return int(active), shared
