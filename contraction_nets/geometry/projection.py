@@ -20,10 +20,13 @@ from typing import Any
 import numpy as np
 
 from contraction_nets.geometry.rows import EPS, RowBatch, Rows, as_rows, judge, namespace
+from contraction_nets.geometry.single import evaluate, project_single
 
 Array = Any
 
 _BLOCK = 2**16  # entries worked on at a time on a CPU, so that they stay in its cache
+_SINGLE_BLOCK = 2**18
+_FIRST = 8
 _CANCELLED = 64.0  # a sum this many times smaller than its terms has lost too many digits
 _MANY = 2**14  # entries of settled rows that are worth leaving out
 _SAFE = 1.0 - 2.0**-30  # times a computed root: at or before the exact one
@@ -53,8 +56,10 @@ def project_rows(V: Array, rows: Rows) -> Array:
     ValueError
         Wrong shape or dtype, NaN or Inf, or a projection that overflows the dtype.
     """
-    index, projected = project_violating(V, rows)
     xp = namespace(V)
+    if _on_numpy(V, xp):
+        return xp.asarray(project_rows(np.from_dlpack(V), rows))
+    index, projected = project_violating(V, rows)
     if index.shape[0] == V.shape[0]:
         return xp.reshape(projected, V.shape)
     result = xp.asarray(V, copy=True)
@@ -69,15 +74,62 @@ def project_violating(V: Array, rows: Rows) -> tuple[Array, Array]:
 
     Parameters, errors and what holds for the projections are those of `project_rows`.
     """
-    flat = as_rows(V, rows)
+    flat, xp = as_rows(V, rows), namespace(V)
+    if _on_numpy(flat, xp):
+        index, projected = project_violating(np.from_dlpack(flat), rows)
+        return xp.asarray(index), xp.asarray(projected)
     batch, (m, n) = rows.beside(flat), rows.shape
-    if m * n <= _BLOCK or str(V.device) != "cpu":
+    single = xp is np and flat.dtype == np.float32 and rows.plain
+    if not single and (m * n <= _BLOCK or str(V.device) != "cpu"):
         return _project(flat, batch)
-    height = max(1, _BLOCK // n)
-    blocks = [slice(start, start + height) for start in range(0, m, height)]
-    found = [_project(flat[block], batch[block]) for block in blocks]
-    index = [block.start + here for block, (here, _) in zip(blocks, found, strict=True)]
-    return batch.xp.concat(index), batch.xp.concat([projected for _, projected in found])
+    # The result is made once: memory that nobody touched yet costs more than the sums.
+    projected, found, ratio = xp.empty_like(flat), [], 1.0
+    height = max(1, (_SINGLE_BLOCK if single else _BLOCK) // n)
+    start = used = 0
+    while start < m:
+        # A few rows tell the others where to look for λ.
+        stop = min(m, start + (height if start or m <= height else _FIRST))
+        block, part = flat[start:stop], batch if stop - start == m else batch[start:stop]
+        if single:
+            out = projected[used : used + stop - start]
+            index, ratio = _project_single(block, part, ratio, out)
+        else:
+            index, rows_found = _project(block, part)
+            projected[used : used + index.shape[0]] = rows_found
+        found.append(index + start)
+        used, start = used + index.shape[0], stop
+    return (found[0] if len(found) == 1 else xp.concat(found)), projected[:used]
+
+
+def _on_numpy(V: Array, xp: Any) -> bool:
+    """Whether numpy works on the memory of V: quicker than torch on a CPU, without gradients."""
+    return xp is not np and V.device.type == "cpu" and not V.requires_grad
+
+
+def _project_single(
+    V: Array, batch: RowBatch, ratio: float, out: Array
+) -> tuple[Array, float]:
+    """`project_violating` for rows of float32 with weights of one, written to the first of out."""
+    sizes, excess, error = evaluate(V, batch)
+    if np.count_nonzero(excess + error <= 0.0) == V.shape[0]:
+        return np.empty(0, np.intp), ratio
+    violating = excess > error
+    unclear = np.flatnonzero(~violating & ~(excess + error <= 0.0))
+    height = max(1, _BLOCK // V.shape[1])
+    for start in range(0, unclear.size, height):
+        rows = unclear[start : start + height]
+        violating[rows] = ~judge(V[rows], batch[rows]).feasible
+    index = np.flatnonzero(violating)
+    if index.size == 0:
+        return index, ratio
+    if index.size < V.shape[0]:
+        V, sizes, batch, excess = V[index], sizes[index], batch[index], excess[index]
+    out = out[: index.size]
+    right, ratio = project_single(V, sizes, batch, excess, ratio, out)
+    if np.count_nonzero(right) < index.size:
+        wrong = np.flatnonzero(~right)
+        out[wrong] = _project(V[wrong], batch[wrong])[1]
+    return index, ratio
 
 
 def _project(V: Array, batch: RowBatch) -> tuple[Array, Array]:
