@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from contraction_nets.geometry.rows import EPS, RowBatch, Rows, as_rows, judge, namespace
-from contraction_nets.geometry.single import evaluate, project_single
+from contraction_nets.geometry.single import evaluate, judge_single, project_single
 
 Array = Any
 
@@ -79,7 +79,7 @@ def project_violating(V: Array, rows: Rows) -> tuple[Array, Array]:
         index, projected = project_violating(np.from_dlpack(flat), rows)
         return xp.asarray(index), xp.asarray(projected)
     batch, (m, n) = rows.beside(flat), rows.shape
-    single = xp is np and flat.dtype == np.float32 and rows.plain
+    single = xp is np and m * n > _BLOCK and flat.dtype == np.float32 and rows.plain
     if not single and (m * n <= _BLOCK or str(V.device) != "cpu"):
         return _project(flat, batch)
     # The result is made once: memory that nobody touched yet costs more than the sums.
@@ -88,7 +88,7 @@ def project_violating(V: Array, rows: Rows) -> tuple[Array, Array]:
     start = used = 0
     while start < m:
         # A few rows tell the others where to look for λ.
-        stop = min(m, start + (height if start or m <= height else _FIRST))
+        stop = min(m, start + (height if start else _FIRST))
         block, part = flat[start:stop], batch if stop - start == m else batch[start:stop]
         if single:
             out = projected[used : used + stop - start]
@@ -114,11 +114,12 @@ def _project_single(
     if np.count_nonzero(excess + error <= 0.0) == V.shape[0]:
         return np.empty(0, np.intp), ratio
     violating = excess > error
-    unclear = np.flatnonzero(~violating & ~(excess + error <= 0.0))
+    unclear = ~violating & ~(excess + error <= 0.0)
     height = max(1, _BLOCK // V.shape[1])
-    for start in range(0, unclear.size, height):
-        rows = unclear[start : start + height]
-        violating[rows] = ~judge(V[rows], batch[rows]).feasible
+    for start in range(0, V.shape[0], height):
+        rows = slice(start, start + height)
+        if np.count_nonzero(unclear[rows]):
+            violating[rows] = ~judge_single(V[rows], sizes[rows], batch[rows])
     index = np.flatnonzero(violating)
     if index.size == 0:
         return index, ratio

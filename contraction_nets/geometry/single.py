@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from contraction_nets.geometry.rows import EPS, RowBatch
+from contraction_nets.geometry.rows import EPS, RowBatch, judge
 
 Singles = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -58,6 +58,15 @@ def evaluate(V: Singles, batch: RowBatch) -> tuple[Singles, Doubles, Doubles]:
         sizes[batch.place] = 0.0
         excess += np.minimum(signed, 0.0) * 2.0
     return sizes, excess, error
+
+
+def judge_single(V: Singles, sizes: Singles, batch: RowBatch) -> Flags:
+    """Which rows satisfy their inequality, in exact arithmetic; ValueError for NaN or Inf."""
+    signed = None if batch.place is None else V[batch.place].astype(np.float64)
+    excess, error = batch.excess(sizes.astype(np.float64), signed)
+    if np.count_nonzero(np.isfinite(error)) < V.shape[0]:
+        return judge(V, batch).feasible
+    return batch.feasible(V, excess, error)
 
 
 def project_single(
