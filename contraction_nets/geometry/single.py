@@ -39,7 +39,9 @@ class _Problem(NamedTuple):
     root: Doubles
 
     def take(self, rows: NDArray[np.intp]) -> _Problem:
-        return _Problem(*(None if x is None else x[rows] for x in self))
+        signed = None if self.signed is None else self.signed[rows]
+        left = (x[rows] for x in (self.bound, self.least_error, self.root))
+        return _Problem(self.sizes[rows], signed, *left)
 
 
 def evaluate(V: Singles, batch: RowBatch) -> tuple[Singles, Doubles, Doubles]:
@@ -65,8 +67,8 @@ def judge_single(V: Singles, sizes: Singles, batch: RowBatch) -> Flags:
     signed = None if batch.place is None else V[batch.place].astype(np.float64)
     excess, error = batch.excess(sizes.astype(np.float64), signed)
     if np.count_nonzero(np.isfinite(error)) < V.shape[0]:
-        return judge(V, batch).feasible
-    return batch.feasible(V, excess, error)
+        judge(V, batch)
+    return np.asarray(batch.feasible(V, excess, error))
 
 
 def project_single(
@@ -120,7 +122,7 @@ def project_single(
     if signed is not None:
         out[batch.place] = signed - root.astype(np.float32)
     ratios = np.sort(root / np.maximum(lowest, _SMALLEST))  # np.median takes ten times longer
-    return right, max(1.0, float(ratios[m // 2]))
+    return right, min(max(1.0, float(ratios[m // 2])), float(n))
 
 
 def _tangent(problem: _Problem, buffer: Singles) -> Doubles:
@@ -136,7 +138,7 @@ def _tangent(problem: _Problem, buffer: Singles) -> Doubles:
     if signed is not None:
         slope += 1.0
         left += signed - root
-    return root + left / np.maximum(slope, 1.0)
+    return np.asarray(root + left / np.maximum(slope, 1.0))
 
 
 def _solve(problem: _Problem, batch: RowBatch, out: Singles) -> tuple[Doubles, Flags]:
