@@ -55,7 +55,7 @@ def cases(draw):
         V = V * 10.0 ** rng.integers(-12, 3, size=V.shape)
     elif kind == "slight":
         V *= (abs(gamma) / scale) * rng.uniform(0.99, 1.1, (m, 1)) / np.abs(V).sum(1)[:, None]
-    V = np.clip(scale * V, -2e38, 2e38).astype(np.float32)
+    V = np.clip(scale * V, -1e38, 1e38).astype(np.float32)
     if draw(st.booleans()):
         return V, Rows(np.ones(n), abs(gamma), np.ones(m))
     return V, Rows(np.ones(n), gamma, np.ones(m), rng.integers(0, n, m))
@@ -99,6 +99,12 @@ def test_rows_a_rounding_from_the_boundary_are_decided_exactly(case, seed):
     assert feasible_rows(X, rows).tolist() == inside.tolist()
     index, _ = project_violating(X, rows)
     assert index.tolist() == np.flatnonzero(~inside).tolist()
+
+
+def test_a_doubled_entry_that_overflows_decides_nothing():
+    V = np.full((3, 1), np.nextafter(np.float32(-3e38), np.float32(0)))
+    index, _ = project_violating(V, Rows(np.ones(1), -3e38, np.ones(3), np.zeros(3, int)))
+    assert index.tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("scale", [0.003, 0.01, 1.0])

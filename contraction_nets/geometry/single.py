@@ -47,7 +47,7 @@ class _Problem(NamedTuple):
 def evaluate(V: Singles, batch: RowBatch) -> tuple[Singles, Doubles, Doubles]:
     """Magnitudes of V, zero for signed coordinates; the excess per row, a bound on its error.
 
-    The bound is NaN or infinite where a sum is not finite.
+    Where a sum overflows or an entry is not finite, neither sign of the excess is certain.
     """
     n = V.shape[1]
     sizes = np.abs(V)
@@ -56,9 +56,9 @@ def evaluate(V: Singles, batch: RowBatch) -> tuple[Singles, Doubles, Doubles]:
     error = total * (n * _EPS) + 2 * n * _NORMAL + batch.least_error
     excess = total - batch.bound
     if batch.place is not None:
-        signed = V[batch.place]
+        signed = V[batch.place].astype(np.float64)
         sizes[batch.place] = 0.0
-        excess += np.minimum(signed, 0.0) * 2.0
+        excess += 2.0 * np.minimum(signed, 0.0)
     return sizes, excess, error
 
 
@@ -138,7 +138,8 @@ def _tangent(problem: _Problem, buffer: Singles) -> Doubles:
     if signed is not None:
         slope += 1.0
         left += signed - root
-    return np.asarray(root + left / np.maximum(slope, 1.0))
+    # Beyond all entries nothing is left to tell where λ is.
+    return np.where(slope > 0.0, root + left / np.maximum(slope, 1.0), 0.0)
 
 
 def _solve(problem: _Problem, batch: RowBatch, out: Singles) -> tuple[Doubles, Flags]:
@@ -157,9 +158,9 @@ def _solve(problem: _Problem, batch: RowBatch, out: Singles) -> tuple[Doubles, F
         kept = buffer @ ones
         slack, total = bound - kept, kept + np.abs(bound)
         np.greater(left, 0.0, out=buffer, casting="unsafe")
-        slope = np.maximum(buffer @ ones, 1.0)
+        slope = buffer @ ones
         # What rounding may add to the sum of what is kept, by all likelihood.
-        margin = 2.0 * _EPS * kept / np.sqrt(slope)
+        margin = 2.0 * _EPS * kept / np.sqrt(np.maximum(slope, 1.0))
         if signed is not None:
             moved = (signed - limit).astype(np.float64)
             slack, total = slack - moved, total + np.abs(moved)
@@ -179,7 +180,7 @@ def _solve(problem: _Problem, batch: RowBatch, out: Singles) -> tuple[Doubles, F
                 out[here] = left[done]
             if count == len(rows):
                 break
-        root = root + (margin + error - slack) / slope
+        root = root + (margin + error - slack) / np.maximum(slope, 1.0)
         problem = problem._replace(root=np.maximum(root, 0.0))
         if count:
             rest = np.flatnonzero(~done)
