@@ -25,8 +25,8 @@ from contraction_nets.geometry.single import evaluate, judge_single, project_sin
 Array = Any
 
 _BLOCK = 2**16  # entries worked on at a time on a CPU, so that they stay in its cache
-_SINGLE_BLOCK = 2**18  # the same for the road of float32, which works on fewer bytes an entry
-_FIRST = 8
+_SINGLE_BLOCK = 2**19  # the same for the road of float32, which works on fewer bytes an entry
+_FIRST = 8  # rows of a large matrix that tell the others where to look for λ
 _CANCELLED = 64.0  # a sum this many times smaller than its terms has lost too many digits
 _MANY = 2**14  # entries of settled rows that are worth leaving out
 _SAFE = 1.0 - 2.0**-30  # times a computed root: at or before the exact one
@@ -87,7 +87,6 @@ def project_violating(V: Array, rows: Rows) -> tuple[Array, Array]:
     height = max(1, (_SINGLE_BLOCK if single else _BLOCK) // n)
     start = used = 0
     while start < m:
-        # A few rows tell the others where to look for λ.
         stop = min(m, start + (_FIRST if single and start == 0 else height))
         block, part, out = flat[start:stop], batch[start:stop], projected[used:]
         if single:

@@ -22,7 +22,7 @@ Flags = NDArray[np.bool_]
 
 _EPS = float(np.finfo(np.float32).eps)
 _NORMAL = float(np.finfo(np.float32).smallest_normal)
-_SMALLEST, _LARGEST = 1e-25, 1e25  # rows beyond lose digits or overflow in float32
+_SMALLEST, _LARGEST = 1e-20, 1e25  # rows beyond lose digits or overflow in float32
 _ROUNDINGS = 4.0  # of λ and of the left-hand side: what a row may stay below its bound
 _PASSES = 12
 _FEW = 8  # entries are left out where one in so many stays
@@ -30,7 +30,7 @@ _SIGN = np.int32(-(2**31))
 
 
 class _Problem(NamedTuple):
-    """Σ (sizes − λ)₊ + signed − fixed λ ≤ bound in every row; `root` is at or before λ."""
+    """Σ (sizes − λ)₊ + (signed − λ) ≤ bound in every row, and a `root` to start from."""
 
     sizes: Singles
     signed: Singles | None
