@@ -17,7 +17,6 @@ from contraction_nets.nn.implicit import (
     Settings,
     equilibrium_gradient,
     linear_gradient,
-    mapped,
 )
 from contraction_nets.nn.iterations import get_iteration
 from contraction_nets.nn.operators import KINDS
@@ -131,20 +130,3 @@ def _backward_linear(ctx: Any, h: Tensor) -> tuple[Tensor | None, ...]:
 
 _equilibrium.register_autograd(_backward, setup_context=_save)
 _linear.register_autograd(_backward_linear, setup_context=_save_linear)
-
-
-def _vmap(info: Any, in_dims: Any, A: Tensor, s: Tensor, *written: Any) -> Any:
-    return mapped(lambda A, s: _equilibrium(A, s, *written), info.batch_size, in_dims, A, s)
-
-
-def _vmap_linear(
-    info: Any, in_dims: Any, A: Tensor, slope: Tensor, c: Tensor, *written: Any
-) -> Any:
-    return mapped(
-        lambda A, *states: _linear(A, *states, *written), info.batch_size, in_dims, A, slope, c
-    )
-
-
-if hasattr(torch.library, "register_vmap"):  # since torch 2.5
-    torch.library.register_vmap(_equilibrium, _vmap)
-    torch.library.register_vmap(_linear, _vmap_linear)

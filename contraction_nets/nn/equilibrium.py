@@ -127,8 +127,22 @@ def equilibrium(
     )
     dtype = solving_dtype(A.dtype)
     weight, drive = A.to(dtype), s.to(dtype)
-    if monitor is None and torch.compiler.is_compiling():
+    if not torch.compiler.is_compiling():
+        x = Equilibrium.apply(weight, drive, settings)
+    elif monitor is None and not _transformed():
         x = compiled_equilibrium(weight, drive, settings)
     else:
-        x = Equilibrium.apply(weight, drive, settings)
+        # A monitor cannot be part of a graph, and operators have no forward mode there.
+        x = torch.compiler.disable(_outside_of_graphs)(weight, drive, settings)
     return x.to(A.dtype)
+
+
+def _transformed() -> bool:
+    """Whether transforms of torch.func or forward mode are at work."""
+    forward_mode = torch.autograd.forward_ad._current_level >= 0
+    return forward_mode or torch._C._are_functorch_transforms_active()
+
+
+def _outside_of_graphs(A: Tensor, s: Tensor, settings: Settings) -> Tensor:
+    x: Tensor = Equilibrium.apply(A, s, settings)
+    return x
