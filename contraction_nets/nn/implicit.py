@@ -14,12 +14,13 @@ from __future__ import annotations
 import inspect
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import _set_fwd_grad_enabled, unpack_dual
 from torch.autograd.function import Function, FunctionCtx
 
 from contraction_nets.errors import ConvergenceWarning
@@ -164,9 +165,9 @@ class Equilibrium(Function):
 
     @staticmethod
     def jvp(ctx: Any, A_dot: Tensor | None, s_dot: Tensor | None, _: None) -> Tensor:
-        A, s, x = ctx.saved_tensors
         settings: Settings = ctx.settings
-        with torch.autocast(s.device.type, enabled=False):
+        (A, s, x), (A_dot, s_dot) = _primals(ctx.saved_tensors), _primals((A_dot, s_dot))
+        with _set_fwd_grad_enabled(True), torch.autocast(s.device.type, enabled=False):
             slope = settings.activation.slope(settings.operator(A).affine(x, s))
             c = torch.zeros_like(x) if s_dot is None else s_dot
             if A_dot is not None:
@@ -206,9 +207,10 @@ class LinearEquilibrium(Function):
     def jvp(
         ctx: Any, A_dot: Tensor | None, slope_dot: Tensor | None, c_dot: Tensor | None, *_: None
     ) -> Tensor:
-        A, slope, c, w = ctx.saved_tensors
         settings, transposed = ctx.problem
-        with torch.autocast(c.device.type, enabled=False):
+        A, slope, c, w = _primals(ctx.saved_tensors)
+        A_dot, slope_dot, c_dot = _primals((A_dot, slope_dot, c_dot))
+        with _set_fwd_grad_enabled(True), torch.autocast(c.device.type, enabled=False):
             forth, _back = ctx.problem.operators(A)
             shift = torch.zeros_like(w) if c_dot is None else c_dot
             if A_dot is not None:
@@ -239,6 +241,15 @@ class LinearEquilibrium(Function):
             slope,
             c,
         )
+
+
+def _primals(tensors: Iterable[Tensor | None]) -> list[Any]:
+    """The tensors without the tangents of the derivative that is being taken.
+
+    Torch switches forward mode off inside of rules of forward mode, and with it the tangents of
+    every derivative around (pytorch/pytorch#197867). With these it can be on.
+    """
+    return [None if t is None else unpack_dual(t).primal for t in tensors]
 
 
 for _function in (Equilibrium, LinearEquilibrium):
