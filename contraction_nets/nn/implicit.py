@@ -221,7 +221,7 @@ class LinearEquilibrium(Function):
                 jump = slope_dot * forth.affine(w, c)
                 shift = forth.affine(jump, shift)
             w_dot: Tensor = LinearEquilibrium.apply(A, slope, shift, settings, transposed)
-        return w_dot if jump is None else w_dot + jump
+            return w_dot if jump is None else w_dot + jump
 
     @staticmethod
     def vmap(
