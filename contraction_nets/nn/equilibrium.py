@@ -43,6 +43,7 @@ def solve_equilibrium(
     Parameters
     ----------
     A : (n, n) tensor, or StateOperator
+        A tensor in half precision is solved in float32.
     s : (batch, n) tensor
         B u + b; of the shape of a state for other operators.
     activation : str or Activation
@@ -91,7 +92,11 @@ def equilibrium(
     """The equilibrium of ``x = φ(A x + s)``, differentiable in A and s.
 
     The gradient comes from the implicit function theorem: one more equilibrium, to its own
-    tolerance, whatever the number of forward steps.
+    tolerance, whatever the number of forward steps. So do derivatives of forward mode and of
+    higher order, one equilibrium each, also under the transforms of `torch.func`; a `vmap` over s
+    alone is one solve of all samples, one over A a solve for each. In functions compiled by
+    `torch.compile` a solve is one operator of the graph, but with a monitor or inside of a
+    transform, which are run outside of the graph.
 
     Parameters
     ----------
@@ -104,11 +109,13 @@ def equilibrium(
     backward_tol : float
         Tolerance of the gradient, relative to its largest entry.
     monitor : callable, optional
-        Called with "forward" or "backward" and the `EquilibriumResult` of every solve.
+        Called with "forward" and the `EquilibriumResult` of the equilibrium, and with "backward"
+        and that of every derivative.
 
     Returns
     -------
     tensor of the shape of s, in the dtype of A
+        Computed in float32 where that is half precision.
 
     Warns
     -----

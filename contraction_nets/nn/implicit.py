@@ -79,7 +79,9 @@ class Settings:
     def _solve(
         self, operator: StateOperator, s: Tensor, activation: Elementwise, tol: float, way: str
     ) -> Tensor:
-        result: EquilibriumResult = solve(
+        # The loop is no graph: its length depends on the data.
+        run = torch.compiler.disable(solve) if torch.compiler.is_compiling() else solve
+        result: EquilibriumResult = run(
             operator, s, activation, self.iteration, tol, self.max_steps
         )
         # A gradient that has overflowed is for gradient scaling to see, and to skip the step.
