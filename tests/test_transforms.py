@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from fresh import ROOT
+from fresh import ROOT, python
 from torch import nn
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vmap
 from torch.nn import functional
@@ -185,6 +185,17 @@ def test_transforms_inside_and_outside_of_compiled_functions():
             tangents.append(torch.autograd.forward_ad.unpack_dual(f(dual)).tangent)
     torch.testing.assert_close(tangents[0], expected)
     torch.testing.assert_close(tangents[1], expected)
+
+
+def test_compilers_are_not_imported_in_eager_mode():
+    script = """
+import sys, torch
+from contraction_nets import ImplicitNetwork
+ImplicitNetwork(2, 3, 1)(torch.rand(4, 2)).sum().backward()
+assert "torch._dynamo" not in sys.modules
+"""
+    done = python(script)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("kind", [Dense, Convolution])

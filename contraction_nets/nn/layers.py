@@ -161,12 +161,14 @@ class ImplicitLayer(StateLayer):
     gamma : () buffer, eta : (n,) buffer
         In float64, whatever the dtype of the module.
     monitor : callable or None
-        Called with "forward" or "backward" and the `EquilibriumResult` of every solve.
+        Called with "forward" or "backward" and the `EquilibriumResult` of every solve, outside
+        of the graph where the layer is compiled.
 
     Raises
     ------
     ValueError
-        A size below one, γ ≥ 1, weights that are not positive, an unknown activation.
+        A size below one, γ ≥ 1, weights that are not positive, an unknown activation, a dtype
+        of half precision: a layer made in float32 may be cast to it, but not projected.
 
     Warns
     -----
