@@ -33,12 +33,16 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# MNIST=FOLDER adds the comparison of training epochs.
+# Writes benchmarks/results/*.json and draws docs/images/compare_*.svg; two hours on two cores.
+# MNIST=FOLDER adds what is measured on MNIST.
 bench: $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m pytest -q benchmarks/test_kernels.py --benchmark-json=benchmarks/results/kernels.json
 	$(BIN)/python benchmarks/projection.py
 	$(BIN)/python benchmarks/certify.py
+	$(BIN)/python benchmarks/tightness.py $(if $(MNIST),--data $(MNIST))
 	$(BIN)/python benchmarks/random_nets.py
-	$(BIN)/python benchmarks/tightness.py
+	$(BIN)/python benchmarks/scaling.py
 	$(if $(MNIST),$(BIN)/python benchmarks/epoch.py --data-dir $(MNIST))
 
 clean:

@@ -34,3 +34,7 @@ class UnknownSolverError(SolverError, ValueError):
 
 class ConvergenceWarning(UserWarning):
     """An equilibrium iteration stopped before it reached its tolerance."""
+
+
+class TransposedWarning(UserWarning):
+    """Matrices of a file were transposed to fit, while the shape of A says nothing."""

@@ -178,3 +178,14 @@ def test_a_number_that_moves_proves_nothing(saved, numbers):
             assert rejected(changed, weights, path, report), name
     # A difference of an output to itself, and nothing else, is zero.
     assert zeros == (4 if "pairs" in statement.kind and numbers is STRONGER else 0)
+
+
+@pytest.mark.parametrize("kind", ["lipschitz", "pairs", "sectors"])
+def test_radii_that_are_all_zero_prove_nothing(kind):
+    """Equal inputs are within 0 · t of each other where t < 0, too, and bound · t is no bound."""
+    weights, statement, _ = made(f"{kind}, radii")
+    assert statement.prove(weights)
+    for zeros in ([0.0, 0.0], [-0.0, 0.0]):
+        assert not replace(statement, epsilon=np.array(zeros)).prove(weights)
+    if kind != "sectors":  # whose triangles fit their radii alone
+        assert replace(statement, epsilon=np.array([0.0, 0.125])).prove(weights)

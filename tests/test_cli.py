@@ -13,6 +13,7 @@ from strategies import gammas, matrices
 from contraction_nets import ImplicitWeights, available_solvers, matrix_measure
 from contraction_nets.certificates.document import verify_document
 from contraction_nets.certificates.exact import prove_bound
+from contraction_nets.certificates.statements import STATEMENTS
 
 
 @pytest.fixture
@@ -192,6 +193,79 @@ def test_next_to_the_limit_nothing_is_promised(command, tmp_path):
     assert (code, out.exists()) == (1, True)
     assert "below 0.9999999: proved" in err
     assert err.endswith("which does not exclude a certificate.\n")
+
+
+def test_what_overflows_is_not_written(command, tmp_path):
+    """The difference of two entries of C leaves the range of float64, the bound does not."""
+    path, out = tmp_path / "weights.npz", tmp_path / "pairs.json"
+    ImplicitWeights([[0.25]], [[1e-300]], [[1e308], [-1e308]]).save(path)
+    assert command("certify", path)[0] == 0
+    code, text, err = command("certify", path, "--statement", "pairs", "--out", out)
+    assert (code, text) == (3, "")
+    assert one_sentence(err)
+    assert "no witness in float64 proves the statement 'pairs'" in err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("kind", ["pairs", "sectors", "measure"])
+def test_a_statement_is_proved_before_it_is_written(command, weights, tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(STATEMENTS[kind], "prove", lambda *_: False)
+    out = tmp_path / "certificate.json"
+    code, text, err = command("certify", weights, "--statement", kind, "--out", out)
+    assert (code, text, out.exists()) == (3, "", False)
+    assert one_sentence(err)
+
+
+def test_names_of_files_are_printed_as_they_are(command, tmp_path):
+    """Brackets and colons mean something to the library that draws tables."""
+    folder = tmp_path / "a["
+    folder.mkdir()
+    path, out = folder / "b].npz", tmp_path / "[red]:smile:.json"
+    ImplicitWeights([[0.25]], [[1.0]], [[1.0]]).save(path)
+    code, text, err = command("certify", path, "--out", out)
+    assert (code, err) == (0, "")
+    assert "b].npz" in text
+    assert "[red]:smile:.json" in "".join(text.split())
+    code, text, err = command("verify", out, path)
+    assert (code, err) == (0, "")
+    assert "[red]:smile:.json" in "".join(text.split())
+
+
+def test_an_objection_cannot_move_the_cursor(command, weights, tmp_path):
+    path, forged = tmp_path / "certificate.json", tmp_path / "forged.json"
+    assert command("certify", weights, "--out", path)[0] == 0
+    content = json.loads(path.read_text())
+    content["weights_sha256"] = "\x1b[2K\rproved\nyes" + 2000 * "x"
+    forged.write_text(json.dumps(content))
+    code, _, err = command("verify", forged, weights)
+    assert code == 1
+    assert one_sentence(err)
+    assert len(err) < 1100
+    assert "\x1b" not in err
+    assert "\r" not in err
+
+
+@pytest.mark.parametrize(
+    ("solver", "option"),
+    [
+        ("m_matrix", "problem=3"),
+        ("m_matrix", "kind=3"),
+        ("highs", "time_limit=abc"),
+        ("clarabel", "tolerance=[1]"),
+        ("clarabel", "max_iterations=-1"),
+        ("clarabel", "max_iterations=1e400"),
+        ("clarabel", f"max_iterations={10**30}"),
+        ("clarabel", f"tolerance={10**400}"),
+        ("scs", "max_iterations=null"),
+        ("scs", "max_iterations=true"),
+        ("scs", "polish=maybe"),
+    ],
+)
+def test_values_that_no_option_takes_are_refused(command, weights, solver, option):
+    code, text, err = command("certify", weights, "--solver", solver, "--option", option)
+    assert (code, text) == (2, "")
+    assert one_sentence(err)
+    assert option.partition("=")[0] in err
 
 
 def test_a_proof_that_fails_is_not_written(command, tmp_path, monkeypatch):

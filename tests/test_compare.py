@@ -60,7 +60,7 @@ def test_iterations(command, tmp_path):
     ]
     for row in rows:
         diverges = row["family"] == "diagonally heavy" and row["iteration"] == "picard"
-        assert row["status"] == ("not reached" if diverges else "reached")
+        assert row["outcome"] == ("not reached" if diverges else "reached")
         assert diverges or row["residual"] <= 1.01e-5
     assert (tmp_path / "iterations.svg").exists()
 

@@ -428,6 +428,16 @@ def test_malformed_input_is_refused(name, value):
         prove_bound(**{**GOOD, name: value})
 
 
+@pytest.mark.parametrize("other", [sparse.csc_array, sparse.bsr_array])
+def test_a_sparse_matrix_that_is_not_by_rows_is_refused(other):
+    """By columns it would be read as its transpose, whose bound is another."""
+    A, B, C, z = np.array([[0.0, 0.5], [0.0, 0.0]]), np.eye(2), np.eye(2), [1.0, 1.5]
+    assert not prove_bound(A, B, C, None, z, 1.5)
+    assert not prove_bound(sparse.csr_array(A), B, C, None, z, 1.5)
+    with pytest.raises(ValueError, match="expected csr"):
+        prove_bound(other(A), B, C, None, z, 1.5)
+
+
 def test_a_negative_witness_has_no_bound():
     with pytest.raises(ValueError, match="negative"):
         exact_bound([[1.0]], None, [-1.0])

@@ -455,6 +455,8 @@ def sparse_cases():
     yield "prove_measure", (A[:, :2], 1.0)
     yield "prove_measure", (sparse.csr_array((0, 3)), 1.0)
     yield "prove_measure", (sparse.csr_array((3, 0)), 1.0)
+    # By columns, and read as by rows it would be the transpose, whose measure is less.
+    yield "prove_measure", (sparse.csc_array(np.array([[0.0, 1.0, 1.0]] + 2 * [[0.0] * 3])), 1.0)
     long = sparse.csr_array(np.tril(np.ones((9, 9)), -1) / 16)
     for k in range(9):
         moved = long.copy()

@@ -1,5 +1,6 @@
 """Damaged and malicious input: one sentence, exit code 2, nothing written, nothing run."""
 
+import contextlib
 import errno
 import io
 import json
@@ -20,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from contraction_nets import ImplicitWeights
+from contraction_nets.errors import TransposedWarning
 
 RNG = np.random.default_rng(0)
 A = 0.1 * RNG.normal(size=(4, 4)) * (RNG.uniform(size=(4, 4)) < 0.6) + 0.0  # no -0.0
@@ -109,11 +111,24 @@ def refused(command, tmp_path):
 
 def test_every_format_holds_the_same_weights(valid):
     for path, weights in valid.items():
-        found = ImplicitWeights.load(path)
+        turned = pytest.warns(TransposedWarning, match="A has been read as it is stored")
+        with turned if path.stem == "turned" else contextlib.nullcontext():
+            found = ImplicitWeights.load(path)
         assert found.sha256 == weights.sha256, path.name
         for name, array in weights.arrays().items():
             other = found.arrays()[name]
             assert np.array_equal(other.toarray() if sp.issparse(other) else other, array)
+
+
+def test_who_names_what_is_transposed_is_not_warned(tmp_path):
+    path = tmp_path / "turned.npz"
+    np.savez(path, A=A.T, B=B.T, C=C.T)
+    whole = ImplicitWeights.load(path, transpose="ABC")
+    assert np.array_equal(whole.A, A)
+    with pytest.warns(TransposedWarning):
+        half = ImplicitWeights.load(path)
+    assert np.array_equal(half.A, A.T)
+    assert np.array_equal(ImplicitWeights.load(path, transpose="BC").A, A.T)
 
 
 @pytest.mark.parametrize("kind", ["symmetric", "skew-symmetric"])

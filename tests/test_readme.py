@@ -47,11 +47,12 @@ def test_commands_exist():
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_examples_run(path):
+def test_examples_run(path, tmp_path):
     done = subprocess.run(
         [sys.executable, "-W", "error", path],
         capture_output=True,
         text=True,
+        cwd=tmp_path,  # some leave a picture
         env={"MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", "PATH": ""},
     )
     assert done.returncode == 0, done.stderr

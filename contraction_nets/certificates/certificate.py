@@ -258,7 +258,7 @@ class LipschitzCertificate:
             A statement that cannot be proved in float64; nothing is written then.
         """
         statement = self.statement(kind)
-        if not (self.verified if kind == "lipschitz" else statement.prove(self.weights)):
+        if not (self.verified if kind == "lipschitz" else _proved(statement, self.weights)):
             raise SolverError(
                 f"no witness in float64 proves the statement '{kind}', expected weights whose "
                 "abscissa is below one by more than rounding; state the lipschitz bound."
@@ -272,6 +272,14 @@ def measure_statement(weights: ImplicitWeights, optimal: OptimalWeights) -> Weig
     if not math.isfinite(optimal.lower):
         return WeightedMeasure(gamma, optimal.eta)
     return WeightedMeasure(gamma, optimal.eta, optimal.lower, optimal.x)
+
+
+def _proved(statement: Statement, weights: ImplicitWeights) -> bool:
+    """Whether the witness proves the statement; numbers that overflowed prove nothing."""
+    try:
+        return statement.prove(weights)
+    except ValueError:
+        return False
 
 
 def _finite(value: float) -> float | None:

@@ -219,7 +219,7 @@ def _parse(content: Any) -> CertificateDocument:
     if isinstance(statement, LipschitzBound):
         reported = report.get("lipschitz")
         _require(
-            isinstance(reported, dict) and reported.get("bound") == statement.bound,
+            isinstance(reported, dict) and _equal(reported.get("bound"), statement.bound),
             "statement.bound and report.lipschitz.bound differ",
         )
     return CertificateDocument(

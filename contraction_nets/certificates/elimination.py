@@ -14,7 +14,7 @@ from scipy.linalg.lapack import dtrtrs
 
 Array = NDArray[np.float64]
 
-_BLOCK = 48
+_WIDTH = 16  # columns that are eliminated one by one
 
 
 def eliminate(K: Array) -> Array | None:
@@ -31,22 +31,33 @@ def eliminate(K: Array) -> Array | None:
         U on and above the diagonal, L without its unit diagonal below; None where a pivot is
         not positive and finite, so that K is (numerically) no nonsingular M-matrix.
     """
-    n = len(K)
     factors = np.array(K, order="F")
     with np.errstate(all="ignore"):
-        for start in range(0, n, _BLOCK):
-            stop = min(start + _BLOCK, n)
-            panel = factors[start:, start:stop]
-            for k in range(stop - start):
-                if not 0 < panel[k, k] < np.inf:
-                    return None
-                panel[k + 1 :, k] /= panel[k, k]
-                panel[k + 1 :, k + 1 :] -= np.outer(panel[k + 1 :, k], panel[k, k + 1 :])
-            if stop < n:
-                right = factors[start:stop, stop:]
-                right[...] = _triangular(panel[: stop - start], right, lower=True)
-                factors[stop:, stop:] -= factors[stop:, start:stop] @ right
-    return factors
+        return factors if _eliminated(factors, 0, len(K)) else None
+
+
+def _eliminated(factors: Array, start: int, stop: int) -> bool:
+    """Eliminate these columns in place, below and above; False where a pivot is not positive.
+
+    By halves: nearly all arithmetic is in products of large matrices.
+    """
+    if stop - start > _WIDTH:
+        middle = (start + stop) // 2
+        if not _eliminated(factors, start, middle):
+            return False
+        right = factors[start:middle, middle:stop]
+        right[...] = _triangular(factors[start:middle, start:middle], right, lower=True)
+        factors[middle:, middle:stop] -= factors[middle:, start:middle] @ right
+        return _eliminated(factors, middle, stop)
+    for k in range(start, stop):
+        pivot = factors[k, k]
+        if not 0 < pivot < np.inf:
+            return False
+        below = factors[k + 1 :, k]
+        below /= pivot
+        for j in range(k + 1, stop):  # columns are contiguous
+            factors[k + 1 :, j] -= below * factors[k, j]
+    return True
 
 
 def solve_factored(factors: Array, right: Array, *, transposed: bool = False) -> Array:

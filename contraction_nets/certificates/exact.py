@@ -352,6 +352,8 @@ def read_matrix(values: Any, name: str, shape: tuple[int, int] | None = None) ->
 
 
 def _sparse(values: Any, name: str) -> Matrix:
+    if getattr(values, "format", "csr") != "csr":  # csc also has starts, those of columns
+        raise ValueError(f"{name} has the format {values.format}, expected csr; call .tocsr().")
     starts, columns = (np.asarray(part, np.int64) for part in (values.indptr, values.indices))
     m, n = values.shape
     data = _floats(values.data, name, 1) if len(columns) else np.zeros(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ from contraction_nets.certificates.matrix_files import (
     sparse_parts,
 )
 from contraction_nets.certificates.storage import check_regular, write_atomically
+from contraction_nets.errors import TransposedWarning
 
 _NAMES = ("A", "B", "C", "D", "b", "c")
 _MATRICES = ("A", "B", "C", "D")
@@ -144,7 +146,7 @@ def _oriented(found: dict[str, Any], turned: set[str]) -> dict[str, Any]:
         )
     if any(len(shape) != 2 for shape in shapes.values()):
         return found  # refused later, with the shape
-    n = shapes["A"][0]
+    n, asked = shapes["A"][0], set(turned)
     if set(found) == {"A"}:
         identity = csr_array(eye_array(n, dtype=np.float32))
         found, shapes = (
@@ -157,6 +159,14 @@ def _oriented(found: dict[str, Any], turned: set[str]) -> dict[str, Any]:
     if "D" in found:
         p, q = rows["B" not in turned], columns["C" in turned]
         turned |= {"D"} if shapes["D"] != (q, p) and shapes["D"] == (p, q) else set()
+    if turned > asked and "A" not in asked and n > 1:
+        fitted = ", ".join(sorted(turned - asked))
+        warnings.warn(
+            f"{fitted} fit only transposed and were transposed, A has been read as it is stored: "
+            f"where it is stored transposed too, ask for A as a transpose; else name {fitted}.",
+            TransposedWarning,
+            stacklevel=2,
+        )
     return {name: value.T if name in turned else value for name, value in found.items()}
 
 

@@ -76,6 +76,10 @@ class RadiusStatement(Statement):
             size = "t for all t and all inputs u, v with |u_j - v_j| <= epsilon_j * t"
         return f"well-posed, {self.moves} * {size}"
 
+    def _some_input_moves(self) -> bool:
+        """Whether an ε is above zero: if none is, equal inputs refute the text where t < 0."""
+        return self.epsilon is None or bool(np.any(np.asarray(self.epsilon) > 0))
+
 
 @dataclass(frozen=True, eq=False)
 class LipschitzBound(RadiusStatement):
@@ -97,7 +101,8 @@ class LipschitzBound(RadiusStatement):
     z: Array
 
     def prove(self, weights: ImplicitWeights) -> bool:
-        return exact.prove_bound(*_matrices(weights), self.z, self.bound, self.epsilon)
+        proved = exact.prove_bound(*_matrices(weights), self.z, self.bound, self.epsilon)
+        return proved and self._some_input_moves()
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +125,8 @@ class PairwiseGains(RadiusStatement):
     z: Array
 
     def prove(self, weights: ImplicitWeights) -> bool:
-        return exact.prove_pairs(*_matrices(weights), self.z, self.gains, self.epsilon)
+        proved = exact.prove_pairs(*_matrices(weights), self.z, self.gains, self.epsilon)
+        return proved and self._some_input_moves()
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +173,8 @@ class SectorBounds(RadiusStatement):
     def prove(self, weights: ImplicitWeights) -> bool:
         largest = exact.read_number(self.bound, "bound")
         bounds = exact.entries(exact.read_vector(self.bounds, "bounds"))
-        if not all(exact.at_most(bound, largest) for bound in bounds):
+        within = all(exact.at_most(bound, largest) for bound in bounds)
+        if not (within and self._some_input_moves()):
             return False
         if self._sectors(weights, slice(None)):
             return True

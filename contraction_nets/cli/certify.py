@@ -122,8 +122,10 @@ def certify(
         made = equilibrium_statement(network, u, x)
         report["equilibrium"] = {"distance": made.distance, "state": made.state.tolist()}
     if out is not None:  # nothing is written before everything is known
-        made = made or certificate.statement(statement.value)
-        save_statement(made, network, out, certificate.as_dict())
+        if made is None:
+            certificate.save(out, statement.value)
+        else:
+            save_statement(made, network, out, certificate.as_dict())
     if radii is not None:
         write_csv(radii, ["input", "label", "runner_up", "margin", "radius"], rows)
     if as_json:

@@ -70,14 +70,13 @@ def _name(row: Row) -> str:
 
 
 def _time(row: Row) -> str:
-    seconds, outcome = row.get("seconds"), row.get("outcome", row.get("status", "reached"))
+    seconds, outcome = row.get("seconds"), row.get("outcome", "reached")
     return outcome if outcome != "reached" or seconds is None else time_text(seconds)
 
 
 def _spread(row: Row) -> str | None:
     """Half the distance of the quartiles, over the median."""
-    low = row.get("seconds_lower_quartile", row.get("seconds_low"))
-    high = row.get("seconds_upper_quartile", row.get("seconds_high"))
+    low, high = row.get("seconds_lower_quartile"), row.get("seconds_upper_quartile")
     if low is None or high is None or not row["seconds"]:
         return None
     return f"{50 * (high - low) / row['seconds']:.0f} %"

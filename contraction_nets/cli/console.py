@@ -66,24 +66,33 @@ def print_table(title: str, rows: Iterable[tuple[str, str]]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
+    # As Text: in a string rich takes [x] of a file's name for markup, and :x: for an emoji.
     table = Table(
-        title=title,
+        title=Text(title, style="bold"),
         title_justify="left",
-        title_style="bold",
         box=box.SIMPLE_HEAD,
         show_header=False,
     )
     table.add_column(style="cyan", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in rows:
-        table.add_row(name, value)
+        table.add_row(name, Text(value))
     Console().print(table)
 
 
 def say(line: str) -> None:
     """A line for people, on stderr."""
     print(line, file=sys.stderr)
+
+
+def say_error(sentence: str) -> None:
+    """One sentence on stderr, whatever names from a file or an argument it quotes."""
+    line = " ".join(sentence.split())
+    if len(line) > _LONGEST:
+        line = f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
+    say(f"error: {''.join(c if c.isprintable() else ascii(c)[1:-1] for c in line)}")
 
 
 def number(value: float | None, digits: int = 6) -> str:
@@ -131,12 +140,10 @@ def _flush() -> None:
 
 
 def _fail(error: object, code: int) -> int:
-    sentence = " ".join(str(error).split()) or type(error).__name__
+    sentence = str(error).strip() or type(error).__name__
     if isinstance(error, OSError) and error.strerror:
         sentence = f"{sentence}, expected a file that can be read and written."
-    if len(sentence) > _LONGEST:
-        sentence = f"{sentence[: _LONGEST // 2]} … {sentence[-_LONGEST // 2 :]}"
-    say(f"error: {''.join(c if c.isprintable() else ascii(c)[1:-1] for c in sentence)}")
+    say_error(sentence)
     return code
 
 

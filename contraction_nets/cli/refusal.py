@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from contraction_nets.cli.console import finite, number, print_json, print_table, say
+from contraction_nets.cli.console import finite, number, print_json, print_table, say_error
 from contraction_nets.viz.rounding import at_least
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def report_refusal(
         print_json(report)
     elif report["why"] is not None:
         _print_refusal(title, network, report, written)
-    say(f"error: {str(error).rstrip('.')}{_what_was_written(proof, out, measure)}.")
+    say_error(f"{str(error).rstrip('.')}{_what_was_written(proof, out, measure)}.")
 
 
 def _impossibility(network: ImplicitWeights) -> NotContracting | None:

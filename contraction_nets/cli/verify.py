@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from contraction_nets.cli.console import NOT_PROVED, print_json, print_table, say
+from contraction_nets.cli.console import NOT_PROVED, print_json, print_table, say_error
 from contraction_nets.cli.weights import Activation, Keys, Transpose, WeightsPath, read
 
 
@@ -40,7 +40,7 @@ def verify(
             }
         )
     if objection is not None:
-        say(f"error: not proved: {objection}.")
+        say_error(f"not proved: {objection}.")
         raise typer.Exit(NOT_PROVED)
     if as_json:
         return

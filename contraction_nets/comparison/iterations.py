@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from contraction_nets.comparison.cases import Case, Problem
+from contraction_nets.comparison.timing import spread
 from contraction_nets.errors import ConvergenceWarning
 from contraction_nets.nn.activations import get_activation
 from contraction_nets.nn.equilibrium import solve_equilibrium
@@ -77,11 +78,12 @@ def compare_iterations(
     -------
     list of dict
         One for each problem and iteration, with the keys ``family``, ``states``, ``batch``,
-        ``seed``, ``iteration``; ``status``: "reached", "not reached" or "time-out";
-        ``steps``, ``factorizations``, ``residual`` (relative, measured in float64); ``seconds``
-        (median), ``seconds_low`` and ``seconds_high`` (quartiles), ``runs``; ``seconds_addmm``
-        and ``over_products``, the seconds over those of `steps` products. What is not known
-        is None.
+        ``seed``, ``iteration``; ``outcome``: "reached", "not reached" or "timed out";
+        ``steps``, ``factorizations``, ``residual`` (relative, measured in float64);
+        ``seconds`` (the median), ``seconds_min``, ``seconds_lower_quartile``,
+        ``seconds_upper_quartile`` and ``repetitions``, where the residual was reached;
+        ``seconds_addmm`` and ``over_products``, the seconds over those of `steps` products.
+        What is not known is None.
     """
     rows: list[Row] = []
     for item in problems:
@@ -112,9 +114,9 @@ def _compare(
             progress(case, name)
         row: Row = {
             "family": case.family, "states": case.states, "batch": case.batch, "seed": case.seed,
-            "iteration": name, "status": "time-out",
-            **dict.fromkeys(("steps", "factorizations", "residual", "seconds", "seconds_low")),
-            **dict.fromkeys(("seconds_high", "seconds_addmm", "over_products")), "runs": 0,
+            "iteration": name, "outcome": "timed out", "repetitions": 0,
+            **dict.fromkeys(("steps", "factorizations", "residual", "over_products")),
+            **dict.fromkeys(("seconds_addmm", *spread([0.0]))),
         }  # fmt: skip
         rows.append(row)
         try:
@@ -129,22 +131,20 @@ def _compare(
         except TimeoutError:
             continue
         residual = relative_residual(problem, end.x)
+        reached = residual <= 1.01 * tol
         row |= {
-            "status": "reached" if residual <= 1.01 * tol else "not reached",
+            "outcome": "reached" if reached else "not reached",
             "steps": end.steps, "factorizations": end.factorizations,
             "residual": residual if math.isfinite(residual) else None,
         }  # fmt: skip
-        contenders[name] = run
+        if reached:
+            contenders[name] = run
     seconds = _interleaved(contenders, spent, repetitions, time_limit)
     product = statistics.median(seconds["addmm"])
     for row in rows:
         if timed := seconds.get(row["iteration"]):
-            quartiles = statistics.quantiles(timed, n=4) if len(timed) > 1 else 3 * timed
-            median = statistics.median(timed)
-            row |= {
-                "seconds": median, "seconds_low": quartiles[0], "seconds_high": quartiles[2],
-                "runs": len(timed), "over_products": median / (product * max(1, row["steps"])),
-            }  # fmt: skip
+            row |= spread(timed) | {"repetitions": len(timed)}
+            row["over_products"] = row["seconds"] / (product * max(1, row["steps"]))
         row["seconds_addmm"] = product
     return rows
 

@@ -57,7 +57,7 @@ def project_(module: nn.Module, *, solver: str = CLOSED_FORM, **options: Any) ->
     Raises
     ------
     ValueError
-        A holds NaN or Inf, an unknown option.
+        A holds NaN or Inf or is in half precision, an unknown option.
     UnknownSolverError, SolverError
         No such backend, or it found no optimum; nothing has been written then.
     """
@@ -100,8 +100,8 @@ def project_after_step(
     Raises
     ------
     ValueError
-        No constrained layer in the module, none of its state matrices in the optimizer,
-        `every` below one, an unknown option.
+        No constrained layer in the module, or one in half precision; none of its state
+        matrices in the optimizer, `every` below one, an unknown option.
     UnknownSolverError
         No such backend.
 
@@ -121,6 +121,7 @@ def project_after_step(
             "the module has no state matrix to project, expected an ImplicitLayer or "
             "ImplicitConv2d without parametrization; pass the network that is trained."
         )
+    _refuse_half(constrained)
     trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
     if not any(id(layer.A) in trained for layer in constrained):
         raise ValueError(
@@ -168,6 +169,7 @@ class _Handles(RemovableHandle):
 
 
 def _project(layers: list[Constrained], solver: str, options: dict[str, Any]) -> int:
+    _refuse_half(layers)
     # All are computed before any is written.
     changes = [_changed_rows(layer, solver, options) for layer in layers]
     for A, values, index, projected in changes:
@@ -175,6 +177,16 @@ def _project(layers: list[Constrained], solver: str, options: dict[str, Any]) ->
             values[index] = projected
             increment_version(A)  # numpy writes without autograd's knowledge
     return sum(len(index) for _, _, index, _ in changes)
+
+
+def _refuse_half(layers: list[Constrained]) -> None:
+    for layer in layers:
+        if layer.A.dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"got a state matrix in {layer.A.dtype}, expected float32 or float64, in which "
+                "projections are exact; keep the parameters in float32 and compute in half "
+                "precision with torch.autocast."
+            )
 
 
 def _changed_rows(

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils import parametrize
 
-from contraction_nets.nn.layers import ImplicitLayer
+from contraction_nets.nn.layers import Constraint, ImplicitLayer
 
 _SMALLEST_GAP = 1e-4
 
 
-class Contracting(nn.Module):
+class Contracting(Constraint):
     """T ↦ A with μ_{∞,η}(A) ≤ γ, onto the matrices that keep every row below γ.
 
     ``A_ij = (η_i/η_j) T_ij`` off the diagonal and
@@ -28,9 +28,6 @@ class Contracting(nn.Module):
     eta : (n,) tensor of float64
         Positive weights.
     """
-
-    gamma: Tensor
-    eta: Tensor
 
     def __init__(self, gamma: float, eta: Tensor) -> None:
         super().__init__()

@@ -6,66 +6,26 @@ solves ``w = φ′ ∘ (g + Aᵀ w)``, a fixed-point equation of the same kind.
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx, once_differentiable
 
 from contraction_nets.errors import ConvergenceWarning
 from contraction_nets.nn.activations import Activation, get_activation
+from contraction_nets.nn.compiled import compiled_equilibrium
+from contraction_nets.nn.implicit import Equilibrium, Settings
 from contraction_nets.nn.iterations import Elementwise, Iteration, get_iteration
 from contraction_nets.nn.operators import Dense, StateOperator
+from contraction_nets.nn.solves import (
+    EquilibriumResult,
+    Monitor,
+    not_converged,
+    solve,
+    solving_dtype,
+)
 
-
-@dataclass(frozen=True, eq=False)
-class EquilibriumResult:
-    """What an equilibrium iteration ended with.
-
-    Attributes
-    ----------
-    x : tensor of the shape of s
-        The last iterate.
-    steps : int
-        Applications of A to the samples, or to those of them that were not done yet.
-    residual : float
-        max |x − φ(A x + s)| over states and samples, measured at this x.
-    converged : bool
-        Whether the residual is at most ``tol · max |x|``.
-    operator : StateOperator
-        The map x ↦ A x.
-    eta : tensor
-        Weights of the norm in which A contracts, broadcastable against a state.
-    factorizations : int
-        Matrices of the size of A, or of its active part, that were factored.
-    """
-
-    x: Tensor = field(repr=False)
-    steps: int
-    residual: float
-    converged: bool
-    operator: StateOperator = field(repr=False)
-    eta: Tensor = field(repr=False)
-    factorizations: int = 0
-
-    @property
-    def error_bound(self) -> float:
-        """Bound on max |x − x*|, inf where μ_{∞,η}(A) ≥ 1 (THEORY §6).
-
-        max η / min η · residual / (1 − μ_{∞,η}(A)₊); in exact arithmetic, apart from the
-        rounding of the residual itself.
-        """
-        measure = float(self.operator.row_sums(self.eta).max())
-        spread = float(self.eta.max() / self.eta.min())
-        return spread * self.residual / (1 - max(measure, 0.0)) if measure < 1 else math.inf
-
-
-Monitor = Callable[[str, EquilibriumResult], None]
-"""Called with "forward" or "backward" and the result of every solve."""
+__all__ = ["EquilibriumResult", "Monitor", "equilibrium", "solve_equilibrium"]
 
 
 def solve_equilibrium(
@@ -83,6 +43,7 @@ def solve_equilibrium(
     Parameters
     ----------
     A : (n, n) tensor, or StateOperator
+        A tensor in half precision is solved in float32.
     s : (batch, n) tensor
         B u + b; of the shape of a state for other operators.
     activation : str or Activation
@@ -106,57 +67,14 @@ def solve_equilibrium(
     ConvergenceWarning
         The tolerance was not reached; the result has converged = False.
     """
-    operator = A if isinstance(A, StateOperator) else Dense(A)
+    if not isinstance(A, StateOperator):
+        dtype = solving_dtype(A.dtype)
+        A, s = Dense(A.to(dtype)), s.to(dtype) if dtype != A.dtype else s
     phi = get_activation(activation) if isinstance(activation, str) else activation
-    result = _solve(operator, s, phi, get_iteration(iteration), tol, max_steps, eta)
+    result = solve(A, s, phi, get_iteration(iteration), tol, max_steps, eta)
     if not result.converged:
-        warnings.warn(_not_converged(result, s, tol), ConvergenceWarning, stacklevel=2)
+        warnings.warn(not_converged(result, s, tol), ConvergenceWarning, stacklevel=2)
     return result
-
-
-def _solve(
-    operator: StateOperator,
-    s: Tensor,
-    activation: Elementwise,
-    iteration: Iteration,
-    tol: float,
-    max_steps: int,
-    eta: Tensor | None = None,
-) -> EquilibriumResult:
-    with torch.no_grad(), torch.autocast(s.device.type, enabled=False):
-        weights = s.new_ones(1, dtype=torch.float64) if eta is None else eta
-        end = iteration.solve(operator, activation, s, tol, max_steps)
-        return EquilibriumResult(
-            end.x, end.steps, end.residual, end.converged, operator, weights, end.factorizations
-        )
-
-
-def _not_converged(result: EquilibriumResult, s: Tensor, tol: float) -> str:
-    return (
-        f"the equilibrium iteration stopped after {result.steps} steps with residual "
-        f"{result.residual:.3g} in {s.dtype}, expected at most {tol:g} times the largest state; "
-        "project the layer, raise max_steps, or loosen tol."
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class _Scaling:
-    """y ↦ slope ∘ y: the activation of the linear fixed-point equation of the gradient."""
-
-    factor: Tensor
-
-    def __call__(self, y: Tensor) -> Tensor:
-        return self.factor * y
-
-    def slope(self, y: Tensor) -> Tensor:
-        return self.factor
-
-    def resolvent_map(self, a: Tensor) -> Callable[[Tensor], Tensor]:
-        scale = self.factor / (1 - a * self.factor)
-        return lambda y: scale * y
-
-    def take(self, rows: Tensor) -> _Scaling:
-        return _Scaling(self.factor[rows])
 
 
 def equilibrium(
@@ -174,7 +92,11 @@ def equilibrium(
     """The equilibrium of ``x = φ(A x + s)``, differentiable in A and s.
 
     The gradient comes from the implicit function theorem: one more equilibrium, to its own
-    tolerance, whatever the number of forward steps.
+    tolerance, whatever the number of forward steps. So do derivatives of forward mode and of
+    higher order, one equilibrium each, also under the transforms of `torch.func`; a `vmap` over s
+    alone is one solve of all samples, one over A a solve for each. In functions compiled by
+    `torch.compile` a solve is one operator of the graph, but with a monitor or inside of a
+    transform, which are run outside of the graph.
 
     Parameters
     ----------
@@ -187,11 +109,13 @@ def equilibrium(
     backward_tol : float
         Tolerance of the gradient, relative to its largest entry.
     monitor : callable, optional
-        Called with "forward" or "backward" and the `EquilibriumResult` of every solve.
+        Called with "forward" and the `EquilibriumResult` of the equilibrium, and with "backward"
+        and that of every derivative.
 
     Returns
     -------
     tensor of the shape of s, in the dtype of A
+        Computed in float32 where that is half precision.
 
     Warns
     -----
@@ -199,7 +123,7 @@ def equilibrium(
         Forward or backward did not reach its tolerance; not for gradients that arrive as NaN
         or Inf, which leave as such.
     """
-    settings = _Settings(
+    settings = Settings(
         kind,
         get_activation(activation),
         get_iteration(iteration),
@@ -208,52 +132,24 @@ def equilibrium(
         max_steps,
         monitor,
     )
-    x: Tensor = _Equilibrium.apply(A, s.to(A.dtype), settings)
+    dtype = solving_dtype(A.dtype)
+    weight, drive = A.to(dtype), s.to(dtype)
+    if not torch.compiler.is_compiling():
+        x = Equilibrium.apply(weight, drive, settings)
+    elif monitor is None and not _transformed():
+        x = compiled_equilibrium(weight, drive, settings)
+    else:
+        # A monitor cannot be part of a graph, and operators have no forward mode there.
+        x = torch.compiler.disable(_outside_of_graphs)(weight, drive, settings)
+    return x.to(A.dtype)
+
+
+def _transformed() -> bool:
+    """Whether transforms of torch.func or forward mode are at work."""
+    forward_mode = torch.autograd.forward_ad._current_level >= 0
+    return forward_mode or torch._C._are_functorch_transforms_active()
+
+
+def _outside_of_graphs(A: Tensor, s: Tensor, settings: Settings) -> Tensor:
+    x: Tensor = Equilibrium.apply(A, s, settings)
     return x
-
-
-@dataclass(frozen=True, eq=False)
-class _Settings:
-    kind: type[StateOperator]
-    activation: Activation
-    iteration: Iteration
-    tol: float
-    backward_tol: float
-    max_steps: int
-    monitor: Monitor | None
-
-    def solve(
-        self, operator: StateOperator, s: Tensor, activation: Elementwise, *, forward: bool
-    ) -> EquilibriumResult:
-        tol = self.tol if forward else self.backward_tol
-        result = _solve(operator, s, activation, self.iteration, tol, self.max_steps)
-        # A gradient that has overflowed is for gradient scaling to see, and to skip the step.
-        if not result.converged and (forward or math.isfinite(result.residual)):
-            warnings.warn(_not_converged(result, s, tol), ConvergenceWarning, stacklevel=2)
-        if self.monitor is not None:
-            self.monitor("forward" if forward else "backward", result)
-        return result
-
-
-class _Equilibrium(torch.autograd.Function):
-    @staticmethod
-    def forward(A: Tensor, s: Tensor, settings: _Settings) -> Tensor:
-        operator = settings.kind(A)  # type: ignore[call-arg]
-        return settings.solve(operator, s, settings.activation, forward=True).x
-
-    @staticmethod
-    def setup_context(ctx: FunctionCtx, inputs: tuple[Any, ...], output: Tensor) -> None:
-        A, s, ctx.settings = inputs  # type: ignore[attr-defined]
-        ctx.save_for_backward(A, s, output)
-
-    @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor, None]:
-        A, s, x = ctx.saved_tensors
-        settings: _Settings = ctx.settings
-        operator = settings.kind(A)  # type: ignore[call-arg]
-        with torch.autocast(s.device.type, enabled=False):
-            slope = _Scaling(settings.activation.slope(operator.affine(x, s)))
-            w = settings.solve(operator.transposed(), g, slope, forward=False).x
-            weight = operator.weight_gradient(w, x) if ctx.needs_input_grad[0] else None
-        return weight, w, None

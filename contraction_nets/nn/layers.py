@@ -15,23 +15,33 @@ from contraction_nets.geometry.measures import as_weights
 from contraction_nets.geometry.sets import MatrixMeasureSet, RowSet, measure_set
 from contraction_nets.nn.activations import Activation, get_activation
 from contraction_nets.nn.constrain import project_
-from contraction_nets.nn.equilibrium import (
-    EquilibriumResult,
-    Monitor,
-    equilibrium,
-    solve_equilibrium,
-)
+from contraction_nets.nn.equilibrium import equilibrium, solve_equilibrium
 from contraction_nets.nn.iterations import Iteration, get_iteration
 from contraction_nets.nn.operators import Dense, StateOperator
+from contraction_nets.nn.solves import EquilibriumResult, Monitor, solving_dtype
 
 
-class StateLayer(nn.Module):
+class Constraint(nn.Module):
+    """γ and η as buffers: their device follows the module, their dtype stays float64."""
+
+    gamma: Tensor
+    eta: Tensor
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        exact = {name: getattr(self, name) for name in ("gamma", "eta")}
+        super()._apply(fn, recurse)
+        for name, value in exact.items():
+            moved = getattr(self, name)
+            if moved.dtype != torch.float64:
+                setattr(self, name, value.to(moved.device))
+        return self
+
+
+class StateLayer(Constraint):
     """What dense and convolutional layers share: the state matrix A, its set, the solve."""
 
     operator: type[StateOperator]
     A: Tensor
-    gamma: Tensor
-    eta: Tensor
 
     def __init__(
         self,
@@ -96,27 +106,23 @@ class StateLayer(nn.Module):
             Inputs, as for `forward`.
         tol, max_steps, iteration
             For this call; those of the layer by default.
+
+        Returns
+        -------
+        EquilibriumResult
+            In float32 where the layer is in half precision.
         """
+        dtype = solving_dtype(self.A.dtype)
         with torch.no_grad():
             return solve_equilibrium(
-                self.operator(self.A.detach()),  # type: ignore[call-arg]
-                self.drive(u).to(self.A.dtype),
+                self.operator(self.A.detach().to(dtype)),  # type: ignore[call-arg]
+                self.drive(u).to(dtype),
                 self.activation,
                 iteration=self.iteration if iteration is None else iteration,
                 tol=self.tol if tol is None else positive(tol, "tol"),
                 max_steps=self.max_steps if max_steps is None else max_steps,
                 eta=self.eta,
             )
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        # γ and η are data of the constraint: their device follows the module, their dtype not.
-        exact = {name: getattr(self, name) for name in ("gamma", "eta")}
-        super()._apply(fn, recurse)
-        for name, value in exact.items():
-            moved = getattr(self, name)
-            if moved.dtype != torch.float64:
-                setattr(self, name, value.to(moved.device))
-        return self
 
     def _settings(self) -> str:
         return f"activation={self.activation}, gamma={float(self.gamma):g}"
@@ -155,12 +161,14 @@ class ImplicitLayer(StateLayer):
     gamma : () buffer, eta : (n,) buffer
         In float64, whatever the dtype of the module.
     monitor : callable or None
-        Called with "forward" or "backward" and the `EquilibriumResult` of every solve.
+        Called with "forward" or "backward" and the `EquilibriumResult` of every solve, outside
+        of the graph where the layer is compiled.
 
     Raises
     ------
     ValueError
-        A size below one, γ ≥ 1, weights that are not positive, an unknown activation.
+        A size below one, γ ≥ 1, weights that are not positive, an unknown activation, a dtype
+        of half precision: a layer made in float32 may be cast to it, but not projected.
 
     Warns
     -----

@@ -15,11 +15,22 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.grad import conv2d_weight
 
+KINDS: dict[str, type[StateOperator]] = {}
+"""Every kind by its key."""
+
 
 class StateOperator(ABC):
     """A square linear map on states, given by one weight tensor."""
 
     weight: Tensor
+
+    def __init_subclass__(cls) -> None:
+        KINDS[cls.key()] = cls
+
+    @classmethod
+    def key(cls) -> str:
+        """What `KINDS` knows this kind by."""
+        return f"{cls.__module__}.{cls.__qualname__}"
 
     @abstractmethod
     def affine(self, x: Tensor, s: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 from contraction_nets.errors import NotWellPosedError
 from contraction_nets.nn.layers import ImplicitNetwork
 from contraction_nets.nn.operators import Dense
+from contraction_nets.nn.solves import solving_dtype
 
 
 def lipschitz_penalty(module: ImplicitNetwork) -> Tensor:
@@ -37,15 +38,21 @@ def lipschitz_penalty(module: ImplicitNetwork) -> Tensor:
         raise ValueError(
             f"got a {type(module).__name__}, expected an ImplicitNetwork; pass the whole network."
         )
-    A, B = module.layer.A, module.layer.B
+    A, dtype = module.layer.A, solving_dtype(module.layer.A.dtype)
+    with torch.autocast(A.device.type, enabled=False):
+        D = None if module.D is None else module.D.to(dtype)
+        return _bound(A.to(dtype), module.layer.B.to(dtype), module.C.to(dtype), D).to(A.dtype)
+
+
+def _bound(A: Tensor, B: Tensor, C: Tensor, D: Tensor | None) -> Tensor:
     majorant = A.abs() + torch.diag(A.diagonal() - A.diagonal().abs())
     system = torch.eye(len(A), device=A.device, dtype=A.dtype) - majorant
     z = torch.linalg.solve(system, B.abs().sum(dim=1))
     if not bool((z >= 0).all()):
         raise _not_well_posed(A.detach())
-    gains = module.C.abs() @ z
-    if module.D is not None:
-        gains = gains + module.D.abs().sum(dim=1)
+    gains = C.abs() @ z
+    if D is not None:
+        gains = gains + D.abs().sum(dim=1)
     return gains.max()
 
 

@@ -13,8 +13,10 @@ import pkgutil
 import sys
 from functools import cache
 from importlib.metadata import entry_points
+from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_type_hints
 
 import contraction_nets
 from contraction_nets.errors import UnknownSolverError
@@ -24,6 +26,15 @@ from contraction_nets.solving.solution import Solution
 
 ENTRY_POINT_GROUP = "contraction_nets.solvers"
 _IDENTITY = "__contraction_nets__"
+_LARGEST = 2**31 - 1  # that every solver takes
+_WORDS = {
+    int: f"a whole number from 0 to {_LARGEST}",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    NoneType: "nothing",
+}
+"""Type of an option → what it takes."""
 
 
 def available_solvers(kind: str | None = None) -> list[str]:
@@ -52,7 +63,7 @@ def available_solvers(kind: str | None = None) -> list[str]:
     ]
 
 
-def get_backend(name: str, kind: str | None = None, **options: Any) -> Backend:
+def get_backend(name: str, kind: str | None = None, /, **options: Any) -> Backend:
     """The backend of that name with these options.
 
     Raises
@@ -81,10 +92,17 @@ def get_backend(name: str, kind: str | None = None, **options: Any) -> Backend:
     if unknown := sorted(set(options) - set(backend.options())):
         known = ", ".join(backend.options()) or "none"
         raise ValueError(f"solver '{name}' has no option {unknown[0]!r}, expected one of: {known}.")
+    for option, wanted in get_type_hints(backend).items():
+        kinds = get_args(wanted) or (wanted,)
+        if option in options and not any(_fits(options[option], kind) for kind in kinds):
+            raise ValueError(
+                f"got {option} = {options[option]!r:.60} for solver '{name}', expected "
+                f"{' or '.join(_WORDS.get(kind, str(kind)) for kind in kinds)}."
+            )
     return backend(**options)
 
 
-def solve(problem: Problem, solver: str, **options: Any) -> Solution:
+def solve(problem: Problem, solver: str, /, **options: Any) -> Solution:
     """Solve a problem with the named backend.
 
     Raises
@@ -93,6 +111,19 @@ def solve(problem: Problem, solver: str, **options: Any) -> Solution:
         As in `get_backend`.
     """
     return get_backend(solver, problem.kind, **options).solve(problem)
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of the type of an option; types other than these judge for themselves."""
+    if kind is int:
+        return _is(value, Integral) and 0 <= value <= _LARGEST
+    if kind is float:
+        return _is(value, Real) and (not _is(value, Integral) or abs(value) <= _LARGEST)
+    return isinstance(value, kind) if kind in (bool, str, NoneType) else True
+
+
+def _is(value: Any, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 @cache

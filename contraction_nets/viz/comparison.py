@@ -65,7 +65,7 @@ def plot_compared_iterations(rows: Sequence[Row]) -> Figure:
     """
     cases: dict[str, dict[str, float]] = {}
     for row in rows:
-        if row["seconds"] is not None and row["status"] == "reached":
+        if row["seconds"] is not None and row["outcome"] == "reached":
             name = f"{row['family']}, n = {row['states']}, batch {row['batch']}"
             cases.setdefault(name, {})[row["iteration"]] = row["seconds"]
     if not cases:
