@@ -12,6 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from contraction_nets.comparison.timing import take_turns
+
 RESULTS = Path(__file__).parent / "results"
 COMMAND = """
 import atexit, sys, time, common, contraction_nets.cli
@@ -28,13 +30,14 @@ def interleaved(
     """Seconds of every repetition; the contenders take turns, so that a slow spell hits all."""
     for run in contenders.values():
         run()  # untimed: caches, models built once, lazy imports
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(repetitions):
-        for name, run in contenders.items():
-            start = clock()
-            run()
-            seconds[name].append(clock() - start)
-    return seconds
+
+    def timed(run: Callable[[], Any]) -> float:
+        start = clock()
+        run()
+        return clock() - start
+
+    turns = {name: lambda _, run=run: timed(run) for name, run in contenders.items()}
+    return take_turns(turns, repetitions)
 
 
 def median(values: list[float]) -> float:

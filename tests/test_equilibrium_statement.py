@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 from dataclasses import replace
 from fractions import Fraction
 
@@ -25,7 +24,6 @@ from contraction_nets.certificates.document import load_certificate, save_statem
 from contraction_nets.certificates.exact import at_most, read_number
 from contraction_nets.certificates.exact_equilibrium import _activation
 from contraction_nets.certificates.states import _ACTIVATIONS
-from contraction_nets.cli import main
 
 SPECS = ["relu", "leaky_relu(0.3)", "tanh", "sigmoid", "softplus", "elu", "elu(0.5)"]
 seeds = st.integers(0, 2**32 - 1)
@@ -258,18 +256,6 @@ def test_bad_arguments():
         equilibrium_statement(steep, [1.0], [1e200])
     with pytest.raises(ValueError, match="range of float64"):
         equilibrium_statement(ImplicitWeights([[0.5]], [[1e300]], [[1.0]]), [1e300])
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["contraction-nets", *map(str, arguments)])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out, err = capsys.readouterr()
-        return caught.value.code or 0, out, err
-
-    return run
 
 
 @pytest.fixture
