@@ -86,6 +86,8 @@ def test_sets(command, tmp_path):
         ["projections", "--sizes", "5,x"],
         ["projections", "--sizes", "0"],
         ["projections", "--method", "newton"],
+        ["projections", "--method", "m_matrix"],
+        ["certificates", "--method", "closed_form"],
         ["projections", "--accuracy", "2"],
         ["projections", "--time-limit", "0"],
         ["certificates", "--repetitions", "0"],

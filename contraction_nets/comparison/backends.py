@@ -42,18 +42,25 @@ class BackendTrial(Trial):
         return solve(prepared, self.solver, **dict(self.options))
 
 
-def rungs(solver: str, limit: float, *, polished: bool | None = None) -> list[Options]:
+def rungs(solver: str, kind: str, limit: float, *, polished: bool | None = None) -> list[Options]:
     """The options to try, from the loosest to the tightest.
 
     Parameters
     ----------
     solver : str
+    kind : str
+        Of the problem, as in `get_backend`.
     limit : float
         Seconds, told to backends that take a time limit.
     polished : bool, optional
         Whether answers are polished; None leaves that to the backend.
+
+    Raises
+    ------
+    UnknownSolverError
+        No backend of that name solves such problems.
     """
-    known = get_backend(solver).options()
+    known = get_backend(solver, kind).options()
     fixed: Options = (("time_limit", limit),) if "time_limit" in known else ()
     if polished is not None:
         fixed += tuple((name, polished) for name in _POLISH if name in known)
@@ -64,6 +71,6 @@ def rungs(solver: str, limit: float, *, polished: bool | None = None) -> list[Op
     return [fixed]
 
 
-def polishes(solver: str) -> bool:
-    """Whether a backend can polish its answer."""
-    return any(name in get_backend(solver).options() for name in _POLISH)
+def polishes(solver: str, kind: str) -> bool:
+    """Whether a backend can polish its answer to such problems; errors as in `rungs`."""
+    return any(name in get_backend(solver, kind).options() for name in _POLISH)

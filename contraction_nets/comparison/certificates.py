@@ -88,7 +88,10 @@ def compare_certificates(
         return [
             Method(
                 name,
-                tuple(CertificateTrial(name, n, options, gamma) for options in rungs(name, limit)),
+                tuple(
+                    CertificateTrial(name, n, options, gamma)
+                    for options in rungs(name, LipschitzProblem.kind, limit)
+                ),
                 process=name,
             )
             for name in names

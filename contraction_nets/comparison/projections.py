@@ -107,10 +107,10 @@ def _methods(name: str, n: int, gamma: float, limit: float) -> list[Method]:
         trials = [kind(n, gamma, tolerance) for tolerance in LADDER]
         return [Method(name, tuple(trials), process=name)]
     methods = []
-    for polished in (True, False) if polishes(name) else (None,):
+    for polished in (True, False) if polishes(name, ProjectionProblem.kind) else (None,):
         tried = [
             ProjectionTrial(name, n, options, gamma)
-            for options in rungs(name, limit, polished=polished)
+            for options in rungs(name, ProjectionProblem.kind, limit, polished=polished)
         ]
         title = name + _RAW if polished is False else name
         methods.append(Method(title, tuple(tried), process=name))
@@ -229,7 +229,7 @@ def _row(result: Result) -> dict[str, Any]:
     options = dict(getattr(trial, "options", ())) if result.tried else {}
     tolerance = getattr(trial, "tolerance", None) if result.tried else None
     raw = name.endswith(_RAW)
-    can_polish = isinstance(trial, BackendTrial) and polishes(trial.solver)
+    can_polish = isinstance(trial, BackendTrial) and polishes(trial.solver, ProjectionProblem.kind)
     return {
         "n": result.n,
         "solver": name.removesuffix(_RAW),
