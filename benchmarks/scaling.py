@@ -34,6 +34,8 @@ from contraction_nets.viz.comparison import (
     plot_compared_iterations,
     plot_projections,
     plot_sets,
+    seconds_by_case,
+    seconds_by_size,
 )
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
@@ -51,14 +53,9 @@ def say(text: object) -> None:
 
 def exponents(rows: list[Row]) -> dict[str, float]:
     """Method → fitted exponent of its seconds in n, for methods with at least three sizes."""
-    points: dict[str, list[tuple[int, float]]] = {}
-    for row in rows:
-        if row["seconds"] is not None:
-            name = row["solver"] + (", raw" if row.get("polished") is False else "")
-            points.setdefault(name, []).append((row["n"], row["seconds"]))
     return {
-        name: round(float(np.polyfit(*np.log(np.array(found)).T, 1)[0]), 2)
-        for name, found in points.items()
+        name: round(float(np.polyfit(*np.log(np.array(list(found.items()))).T, 1)[0]), 2)
+        for name, found in seconds_by_size(rows).items()
         if len(found) > 2
     }
 
@@ -85,14 +82,9 @@ def iterations() -> tuple[dict[str, Any], Any]:
 
 def over_best(rows: list[Row]) -> dict[str, float]:
     """Case → seconds of `auto` over those of the fastest iteration there."""
-    found: dict[str, dict[str, float]] = {}
-    for row in rows:
-        if row["seconds"] is not None:
-            case = f"{row['family']}, n = {row['states']}, batch {row['batch']}"
-            found.setdefault(case, {})[row["iteration"]] = row["seconds"]
     return {
         case: round(seconds["auto"] / min(seconds.values()), 2)
-        for case, seconds in found.items()
+        for case, seconds in seconds_by_case(rows).items()
         if "auto" in seconds
     }
 

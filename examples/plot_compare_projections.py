@@ -14,13 +14,13 @@ untimed set-up, timed solve, untimed check, in turn.
 # exact as the closed form; "raw" is what it returns by itself.
 
 from contraction_nets.comparison.projections import compare_projections
-from contraction_nets.viz.comparison import plot_projections
+from contraction_nets.viz.comparison import method_name, plot_projections
 
 rows = compare_projections(
     [25, 50, 100], repetitions=3, limit=10.0, solvers=["closed_form", "clarabel", "osqp", "scs"]
 )
 for row in rows:
-    name = row["solver"] + (", raw" if row["polished"] is False else "")
+    name = method_name(row)
     if row["seconds"] is None:
         print(f"n = {row['n']:3d} {name:14s} {row['outcome']}")
         continue

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+from contraction_nets.viz.comparison import case_name, method_name
+
 Row = dict[str, Any]
 
 _COLUMNS = {
@@ -38,7 +40,7 @@ def print_rows(subject: str, rows: list[Row]) -> None:
     from rich.table import Table
 
     columns = _COLUMNS[subject]
-    for case, group in itertools.groupby(rows, _case):
+    for case, group in itertools.groupby(rows, case_name):
         table = Table(
             box=box.SIMPLE_HEAD, title=f"{subject}: {case}", title_justify="left",
             title_style="bold",
@@ -46,7 +48,7 @@ def print_rows(subject: str, rows: list[Row]) -> None:
         for key, name in columns.items():
             table.add_column(name, justify="left" if key == "name" else "right", no_wrap=True)
         for row in group:
-            shown = row | {"name": _name(row), "time": _time(row), "spread": _spread(row)}
+            shown = row | {"name": method_name(row), "time": _time(row), "spread": _spread(row)}
             table.add_row(*(_cell(shown.get(key)) for key in columns))
         Console().print(table)
 
@@ -56,17 +58,6 @@ def time_text(seconds: float) -> str:
     units = {"s": 1.0, "ms": 1e-3, "µs": 1e-6}
     unit, size = next((each for each in units.items() if seconds >= each[1]), ("µs", 1e-6))
     return f"{float(f'{seconds / size:.3g}'):g} {unit}"
-
-
-def _case(row: Row) -> str:
-    if "family" in row:
-        return f"{row['family']}, n = {row['states']}, batch {row['batch']}"
-    return f"n = {row['n']}"
-
-
-def _name(row: Row) -> str:
-    name: str = row.get("solver") or row.get("iteration") or row["set"]
-    return f"{name}, raw" if row.get("polished") is False else name
 
 
 def _time(row: Row) -> str:

@@ -33,6 +33,37 @@ _FAST = ("auto", "diagonal_resolvent", "average", "newton")
 _FAST_COLOURS = dict(zip(_FAST, ("vermilion", "blue", "ink", "green"), strict=True))
 
 
+def method_name(row: Row) -> str:
+    """The method of a row: its backend, marked where the answer is not polished, or iteration."""
+    name: str = row.get("solver") or row.get("iteration") or row["set"]
+    return f"{name}, raw" if row.get("polished") is False else name
+
+
+def case_name(row: Row) -> str:
+    """The problem of a row: the case of an iteration, or the number of states."""
+    if "family" in row:
+        return f"{row['family']}, n = {row['states']}, batch {row['batch']}"
+    return f"n = {row['n']}"
+
+
+def seconds_by_case(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """Case → method → seconds, of the rows that reached the accuracy."""
+    found: dict[str, dict[str, float]] = {}
+    for row in rows:
+        if row["seconds"] is not None:
+            found.setdefault(case_name(row), {})[method_name(row)] = row["seconds"]
+    return found
+
+
+def seconds_by_size(rows: Sequence[Row]) -> dict[str, dict[int, float]]:
+    """Method → n → seconds, of the rows that reached the accuracy."""
+    found: dict[str, dict[int, float]] = {}
+    for row in rows:
+        if row["seconds"] is not None:
+            found.setdefault(method_name(row), {})[row["n"]] = row["seconds"]
+    return found
+
+
 def plot_projections(rows: Sequence[Row]) -> Figure:
     """Seconds of every projection method over the size, at the accuracy that all reached.
 
@@ -63,11 +94,7 @@ def plot_compared_iterations(rows: Sequence[Row]) -> Figure:
     NothingToDrawError
         No iteration has a time.
     """
-    cases: dict[str, dict[str, float]] = {}
-    for row in rows:
-        if row["seconds"] is not None and row["outcome"] == "reached":
-            name = f"{row['family']}, n = {row['states']}, batch {row['batch']}"
-            cases.setdefault(name, {})[row["iteration"]] = row["seconds"]
+    cases = seconds_by_case(rows)
     if not cases:
         raise NothingToDrawError("no iteration has a time, expected rows that reached the residual")
     ratios = {
@@ -166,11 +193,7 @@ def _accuracies(ax: Axes, rows: Sequence[Row]) -> None:
 
 def _scaling(rows: Sequence[Row], ours: str, claim: str) -> Figure:
     """Seconds over n, log-log: ours in blue, the fastest other in vermilion, the rest in grey."""
-    series: dict[str, dict[int, float]] = {}
-    for row in rows:
-        if row["outcome"] == "reached" and row["seconds"] is not None:
-            name = row["solver"] + (", raw" if row.get("polished") is False else "")
-            series.setdefault(name, {})[row["n"]] = row["seconds"]
+    series = seconds_by_size(rows)
     if not series:
         raise NothingToDrawError("no method has a time, expected rows that reached the accuracy")
     largest = max(max(found) for found in series.values())
