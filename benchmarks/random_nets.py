@@ -33,7 +33,7 @@ from contraction_nets import (
     lipschitz_certificate,
     optimal_weights,
 )
-from contraction_nets.certificates.lipschitz import measure_statement
+from contraction_nets.certificates.certificate import measure_statement
 from contraction_nets.certificates.statements import (
     EquilibriumError,
     LipschitzBound,

@@ -56,3 +56,19 @@ def test_examples_run(path, tmp_path):
         env={"MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", "PATH": ""},
     )
     assert done.returncode == 0, done.stderr
+
+
+BENCHMARKS = sorted({*(ROOT / "benchmarks").glob("*.py")} - {ROOT / "benchmarks" / "common.py"})
+
+
+@pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
+def test_benchmarks_find_what_they_import(path, tmp_path):
+    """They take too long for a test; a name that has moved is found without running them."""
+    done = subprocess.run(
+        [sys.executable, path, "--help"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={"MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", "PATH": ""},
+    )
+    assert done.returncode == 0, done.stderr
