@@ -21,7 +21,7 @@ BELOW = {
     "solving": {"geometry"},
     "certificates": {"geometry", "solving"},
     "nn": {"geometry", "solving", "certificates"},
-    "training": {"geometry", "solving", "certificates", "nn"},
+    "training": {"geometry", "solving", "certificates", "nn", "robustness"},
     "robustness": {"geometry", "solving", "certificates", "nn"},
     "comparison": {"geometry", "solving", "certificates", "nn", "training"},
     "viz": {"geometry", "solving", "certificates", "nn", "training", "robustness"},

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from contraction_nets.certificates.lipschitz import LipschitzCertificate, lipschitz_certificate
 from contraction_nets.certificates.storage import read_json, write_json
@@ -27,6 +26,7 @@ from contraction_nets.solving.projection import CLOSED_FORM, project_onto
 from contraction_nets.solving.registry import get_backend
 from contraction_nets.training import checkpoint as files
 from contraction_nets.training.data import Dataset, as_seed
+from contraction_nets.training.objectives import Loss, Objective, PlainLoss, loss_function
 
 _TEST_BATCH = 1000
 _LARGEST_AUDIT = 300  # states; beyond, the cvxpy projection takes longer than the epoch
@@ -61,6 +61,7 @@ def fit(
     epochs: int = 20,
     batch_size: int = 50,
     learning_rate: float = 5e-3,
+    objective: Objective | None = None,
     lipschitz_weight: float = 0.0,
     projection: str = CLOSED_FORM,
     audit: bool | None = None,
@@ -72,8 +73,7 @@ def fit(
 ) -> TrainingResult:
     """Train with Adam and a cosine schedule, projecting onto μ_{∞,η}(A) ≤ γ after every step.
 
-    The loss is the cross-entropy for class numbers and the mean squared error for function
-    values, plus `lipschitz_weight` times the certified Lipschitz bound.
+    Minimized is the objective plus `lipschitz_weight` times the certified Lipschitz bound.
 
     Parameters
     ----------
@@ -84,6 +84,9 @@ def fit(
     epochs, batch_size : int
     learning_rate : float
         Of Adam at the start; the cosine schedule ends at zero.
+    objective : Objective, optional
+        One of `contraction_nets.training.objectives`; by default `PlainLoss`, the cross-entropy
+        for class numbers and the mean squared error for function values.
     lipschitz_weight : float
         Weight of `lipschitz_penalty` in the loss.
     projection : str
@@ -110,7 +113,8 @@ def fit(
     Raises
     ------
     ValueError
-        An argument out of range, or a checkpoint that does not fit.
+        An argument out of range, data that the objective is not defined on, or a checkpoint
+        that does not fit.
     FileExistsError
         `run` holds a run already and `resume` is False.
     FileNotFoundError
@@ -126,8 +130,11 @@ def fit(
     >>> result.certificate.verify()
     True
     """
+    objective = PlainLoss() if objective is None else objective
+    objective.check(data)
     config = {
         "data": data.name,
+        "objective": objective.config(),
         "network": module.config,
         "epochs": _whole(epochs, "epochs"),
         "batch_size": _whole(batch_size, "batch_size"),
@@ -160,13 +167,14 @@ def fit(
         for done, batch in enumerate(_batches(samples, batch_size, seed, epoch), start=1):
             with meter.gradient():
                 u, y = inputs[batch], targets[batch]
-                output = module(u)
-                loss = loss_function(output, y)
-                meter.add(loss, output, y)
+                progress = ((epoch - 1) * steps + done - 1) / (epochs * steps)
+                loss = objective.loss(module, u, y, progress)
+                meter.add(loss, y)
+                value = loss.value
                 if lipschitz_weight:
-                    loss = loss + lipschitz_weight * lipschitz_penalty(module)
+                    value = value + lipschitz_weight * lipschitz_penalty(module)
                 optimizer.zero_grad()
-                loss.backward()
+                value.backward()
                 optimizer.step()
                 scheduler.step()
             before = module.layer.A.detach().clone() if audit and done == steps else None
@@ -194,6 +202,7 @@ def fit(
                 "iterations_forward": meter.mean("forward"),
                 "iterations_backward": meter.mean("backward"),
                 "projection_audit": None if before is None else _audit(module, before),
+                **{name: total / samples for name, total in meter.extra.items()},
             }
         )
         if folder is not None:
@@ -204,13 +213,6 @@ def fit(
         if on_epoch is not None:
             on_epoch(metrics[-1])
     return TrainingResult(module, metrics, _certificate(module))
-
-
-def loss_function(output: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy for class numbers, mean squared error for values."""
-    if targets.is_floating_point():
-        return functional.mse_loss(output, targets)
-    return functional.cross_entropy(output, targets)
 
 
 @torch.no_grad()
@@ -233,6 +235,7 @@ class _Meter:
 
     def __init__(self, module: ImplicitNetwork) -> None:
         self.loss, self.correct, self.rows = 0.0, 0, 0
+        self.extra: dict[str, float] = {}
         self.seconds_gradient = self.seconds_projection = 0.0
         self._steps: dict[str, list[int]] = {"forward": [], "backward": []}
         self._layer = module.layer
@@ -250,14 +253,16 @@ class _Meter:
     def projection(self) -> _Clock:
         return _Clock(self, "seconds_projection")
 
-    def add(self, loss: Tensor, output: Tensor, targets: Tensor) -> None:
-        value = loss.item()
+    def add(self, loss: Loss, targets: Tensor) -> None:
+        value, output = loss.value.item(), loss.output
         if not math.isfinite(value):
             raise ContractionNetsError(
                 f"the training loss became {value}, expected a finite number; "
                 "lower the learning rate or clean the data."
             )
         self.loss += value * len(output)
+        for name, mean in loss.metrics.items():
+            self.extra[name] = self.extra.get(name, 0.0) + mean.item() * len(output)
         if not targets.is_floating_point():
             self.correct += int((output.argmax(dim=1) == targets).sum())
 
@@ -317,7 +322,8 @@ def _open_run(folder: Path, config: dict[str, Any], resume: bool) -> None:
     """Make the folder and note the configuration, or check that it is the one of the run."""
     path = folder / files.CONFIG
     if resume:
-        recorded = read_json(path)
+        # Runs that are older than the choice of an objective had this one.
+        recorded = {"objective": PlainLoss().config(), **read_json(path)}
         for name, value in config.items():
             if recorded.get(name) != value:
                 raise ValueError(
