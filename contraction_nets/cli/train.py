@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from contraction_nets.cli.console import number, print_json, print_table, say
+from contraction_nets.cli.progress import ProgressBar
 
 if TYPE_CHECKING:
     from contraction_nets.training.loop import TrainingResult
@@ -46,8 +47,6 @@ def train(
 ) -> None:
     """Train with exact projections onto {A : μ∞(A) ≤ γ} and certify the network."""
     import torch
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from contraction_nets import ImplicitNetwork, fit
     from contraction_nets.training.data import load_data
@@ -67,28 +66,7 @@ def train(
         tol=tol,
         device=_device(device),
     )
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeRemainingColumn(),
-    )
-    progress = Progress(*columns, console=Console(stderr=True))
-    task = progress.add_task("training", total=None)
-
-    def on_step(epoch: int, done: int, steps: int) -> None:
-        progress.start()  # only now: bad arguments have been refused without a bar
-        progress.update(
-            task,
-            description=f"epoch {epoch}/{epochs}",
-            total=epochs * steps,
-            completed=(epoch - 1) * steps + done,
-        )
-
-    def on_epoch(metrics: dict[str, Any]) -> None:
-        progress.console.print(_line(metrics), highlight=False, soft_wrap=True)
-
-    try:
+    with ProgressBar() as bar:
         result = fit(
             network,
             samples,
@@ -100,12 +78,11 @@ def train(
             seed=seed,
             run=out,
             resume=resume,
-            on_step=on_step,
-            on_epoch=on_epoch,
+            on_step=lambda epoch, done, steps: bar.update(
+                f"epoch {epoch}/{epochs}", (epoch - 1) * steps + done, epochs * steps
+            ),
+            on_epoch=lambda metrics: bar.say(_line(metrics)),
         )
-    finally:
-        if progress.live.is_started:
-            progress.stop()
     summary = _summary(result, out)
     if as_json:
         print_json(summary)

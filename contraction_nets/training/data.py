@@ -18,6 +18,7 @@ _MNIST = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
+_PIXELS = ("digits", "mnist")
 _FUNCTION_SAMPLES = 1000
 _FUNCTION_NOISE = 0.05
 
@@ -45,6 +46,11 @@ class Dataset:
     def classifies(self) -> bool:
         """Whether the targets are class numbers."""
         return not self.train_targets.is_floating_point()
+
+    @property
+    def domain(self) -> tuple[float, float] | None:
+        """The interval that every input is in by its nature: [0, 1] for pixels, else None."""
+        return (0.0, 1.0) if self.name in _PIXELS else None
 
     @property
     def in_features(self) -> int:
