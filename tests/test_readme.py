@@ -58,11 +58,16 @@ def test_examples_run(path, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-BENCHMARKS = sorted({*(ROOT / "benchmarks").glob("*.py")} - {ROOT / "benchmarks" / "common.py"})
+LONG = sorted(
+    path
+    for folder in ("benchmarks", "examples/reproduce")
+    for path in (ROOT / folder).glob("*.py")
+    if path.name != "common.py"
+)
 
 
-@pytest.mark.parametrize("path", BENCHMARKS, ids=lambda path: path.stem)
-def test_benchmarks_find_what_they_import(path, tmp_path):
+@pytest.mark.parametrize("path", LONG, ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_long_scripts_find_what_they_import(path, tmp_path):
     """They take too long for a test; a name that has moved is found without running them."""
     done = subprocess.run(
         [sys.executable, path, "--help"],
