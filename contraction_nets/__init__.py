@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from contraction_nets.nn.conv import ImplicitConv2d
     from contraction_nets.nn.layers import ImplicitLayer, ImplicitNetwork
     from contraction_nets.nn.penalty import lipschitz_penalty
+    from contraction_nets.robustness.intervals import (
+        IntervalBounds,
+        interval_bounds,
+        interval_margins,
+    )
     from contraction_nets.robustness.radius import CertifiedRadii, certified_radii
     from contraction_nets.solving.projection import project
     from contraction_nets.solving.registry import available_solvers
@@ -54,6 +59,7 @@ _HOME = {
     "nn.conv": ("ImplicitConv2d",),
     "nn.layers": ("ImplicitLayer", "ImplicitNetwork"),
     "nn.penalty": ("lipschitz_penalty",),
+    "robustness.intervals": ("IntervalBounds", "interval_bounds", "interval_margins"),
     "robustness.radius": ("CertifiedRadii", "certified_radii"),
     "solving.projection": ("project",),
     "solving.registry": ("available_solvers",),
@@ -69,6 +75,7 @@ __all__ = [
     "ImplicitLayer",
     "ImplicitNetwork",
     "ImplicitWeights",
+    "IntervalBounds",
     "LipschitzBounds",
     "LipschitzCertificate",
     "NotWellPosedError",
@@ -81,6 +88,8 @@ __all__ = [
     "contracting",
     "equilibrium_statement",
     "fit",
+    "interval_bounds",
+    "interval_margins",
     "lipschitz_bounds",
     "lipschitz_certificate",
     "lipschitz_penalty",
