@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         UnknownSolverError,
     )
     from contraction_nets.geometry.measures import matrix_measure
+    from contraction_nets.nn.budget import LipschitzBudget
     from contraction_nets.nn.constrain import project_, project_after_step
     from contraction_nets.nn.contracting import contracting
     from contraction_nets.nn.conv import ImplicitConv2d
@@ -54,6 +55,7 @@ _HOME = {
         "UnknownSolverError",
     ),
     "geometry.measures": ("matrix_measure",),
+    "nn.budget": ("LipschitzBudget",),
     "nn.constrain": ("project_", "project_after_step"),
     "nn.contracting": ("contracting",),
     "nn.conv": ("ImplicitConv2d",),
@@ -77,6 +79,7 @@ __all__ = [
     "ImplicitWeights",
     "IntervalBounds",
     "LipschitzBounds",
+    "LipschitzBudget",
     "LipschitzCertificate",
     "NotWellPosedError",
     "OptimalWeights",

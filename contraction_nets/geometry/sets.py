@@ -206,14 +206,19 @@ class MonotoneSet(ConstraintSet):
 
 @dataclass(frozen=True, eq=False)
 class LipschitzStateSet(RowSet):
-    """{[A, B] : (I − M(A)) z ≥ |B| 1} for a fixed witness z > 0 (THEORY §5), shape (n, n + p)."""
+    """{[A, B] : (I − M(A)) z ≥ |B| 1 + slack · z} for a fixed witness z > 0 (THEORY §5).
+
+    Of shape (n, n + p). With a slack above zero every A in the set is well-posed, also where a
+    row of B is zero: μ_{∞,z}(A) ≤ 1 − slack.
+    """
 
     z: NDArray[np.float64]
+    slack: float = 0.0
 
     def rows(self, shape: tuple[int, ...]) -> Rows:
         z = as_weights(self.z, shape[0])
         weights = np.concatenate([z, np.ones(shape[1] - len(z))])
-        return Rows(weights, 1.0, z, signed=np.arange(len(z)))
+        return Rows(weights, 1.0 - self.slack, z, signed=np.arange(len(z)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -121,7 +121,7 @@ def project_after_step(
             "the module has no state matrix to project, expected an ImplicitLayer or "
             "ImplicitConv2d without parametrization; pass the network that is trained."
         )
-    _refuse_half(constrained)
+    refuse_half(layer.A for layer in constrained)
     trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
     if not any(id(layer.A) in trained for layer in constrained):
         raise ValueError(
@@ -130,11 +130,31 @@ def project_after_step(
         )
     steps = 0
 
-    def hook(*_: Any) -> None:
+    def project() -> None:
+        _project(constrained, solver, options)
+
+    def after() -> None:
         nonlocal steps
         steps += 1
         if steps % every == 0:
-            _project(constrained, solver, options)
+            project()
+
+    return hook_steps(optimizer, after, project if every == 1 else None)
+
+
+def hook_steps(
+    optimizer: Optimizer,
+    after: Callable[[], Any],
+    before_closure: Callable[[], Any] | None = None,
+) -> RemovableHandle:
+    """Call `after` after every step, and `before_closure` before a step evaluates its closure."""
+
+    def hook(*_: Any) -> None:
+        after()
+
+    handles = [optimizer.register_step_post_hook(hook)]
+    if before_closure is None:
+        return _Handles(handles)
 
     def before(_: Optimizer, args: Any, kwargs: Any) -> Any:
         # The optimizer itself comes first, then the closure, if there is one.
@@ -146,14 +166,12 @@ def project_after_step(
 
     def evaluating(closure: Callable[[], Any]) -> Callable[[], Any]:
         def evaluate() -> Any:
-            _project(constrained, solver, options)
+            before_closure()
             return closure()
 
         return evaluate
 
-    handles = [optimizer.register_step_post_hook(hook)]
-    if every == 1:
-        handles.append(optimizer.register_step_pre_hook(before))
+    handles.append(optimizer.register_step_pre_hook(before))
     return _Handles(handles)
 
 
@@ -169,7 +187,7 @@ class _Handles(RemovableHandle):
 
 
 def _project(layers: list[Constrained], solver: str, options: dict[str, Any]) -> int:
-    _refuse_half(layers)
+    refuse_half(layer.A for layer in layers)
     # All are computed before any is written.
     changes = [_changed_rows(layer, solver, options) for layer in layers]
     for A, values, index, projected in changes:
@@ -179,11 +197,12 @@ def _project(layers: list[Constrained], solver: str, options: dict[str, Any]) ->
     return sum(len(index) for _, _, index, _ in changes)
 
 
-def _refuse_half(layers: list[Constrained]) -> None:
-    for layer in layers:
-        if layer.A.dtype not in (torch.float32, torch.float64):
+def refuse_half(weights: Iterable[Tensor]) -> None:
+    """ValueError for weights in a dtype in which projections are not exact."""
+    for tensor in weights:
+        if tensor.dtype not in (torch.float32, torch.float64):
             raise ValueError(
-                f"got a state matrix in {layer.A.dtype}, expected float32 or float64, in which "
+                f"got a matrix in {tensor.dtype}, expected float32 or float64, in which "
                 "projections are exact; keep the parameters in float32 and compute in half "
                 "precision with torch.autocast."
             )
