@@ -80,8 +80,11 @@ def peak_memory() -> int:
 
 
 def write(name: str, result: dict[str, Any]) -> None:
-    """Write benchmarks/results/NAME.json and print it."""
+    """Write benchmarks/results/NAME.json and print it; every row is one line, as there are many."""
     RESULTS.mkdir(exist_ok=True)
-    text = json.dumps(result, indent=2)
+    rows = result.get("rows", [])
+    text = json.dumps(result | {"rows": []} if rows else result, indent=2)
+    lines = ",\n".join(f"    {json.dumps(row)}" for row in rows)
+    text = text.replace('"rows": []', f'"rows": [\n{lines}\n  ]') if rows else text
     (RESULTS / f"{name}.json").write_text(text + "\n")
     print(text)

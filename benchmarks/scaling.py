@@ -12,6 +12,7 @@ Half an hour for all four; pictures go to docs/images.
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -41,7 +42,8 @@ from contraction_nets.viz.comparison import (
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 PROJECTED = (25, 50, 100, 200)
 CERTIFIED = (30, 100, 300, 1000)
-ITERATED = (100, 500)
+ITERATED = ((100, (1, 100, 1000)), (500, (1, 100)), (2000, (1,)))
+"""States, and batches of them."""
 
 Row = dict[str, Any]
 
@@ -72,19 +74,23 @@ def certificates() -> tuple[dict[str, Any], Any]:
 
 def iterations() -> tuple[dict[str, Any], Any]:
     rows = compare_iterations(
-        cases(None, ITERATED, (1, 100)),
-        repetitions=5,
+        itertools.chain(*(cases(None, (n,), batches) for n, batches in ITERATED)),
+        repetitions=7,
         time_limit=5.0,
         progress=lambda case, name: say(f"{case}: {name}"),
     )
-    return {"rows": rows, "auto_over_best": over_best(rows)}, plot_compared_iterations(rows)
+    ratios = {
+        "auto_over_best": over_best(rows, "seconds"),
+        "auto_over_best_backward": over_best(rows, "seconds_backward"),
+    }
+    return {**ratios, "rows": rows}, plot_compared_iterations(rows)
 
 
-def over_best(rows: list[Row]) -> dict[str, float]:
+def over_best(rows: list[Row], key: str) -> dict[str, float]:
     """Case → seconds of `auto` over those of the fastest iteration there."""
     return {
         case: round(seconds["auto"] / min(seconds.values()), 2)
-        for case, seconds in seconds_by_case(rows).items()
+        for case, seconds in seconds_by_case(rows, key).items()
         if "auto" in seconds
     }
 

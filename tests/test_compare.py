@@ -62,6 +62,8 @@ def test_iterations(command, tmp_path):
         diverges = row["family"] == "diagonally heavy" and row["iteration"] == "picard"
         assert row["outcome"] == ("not reached" if diverges else "reached")
         assert diverges or row["residual"] <= 1.01e-5
+        assert row["outcome_backward"] == row["outcome"]
+        assert diverges or (row["steps_backward"] > 0 and row["seconds_backward"] > 0)
     assert (tmp_path / "iterations.svg").exists()
 
 

@@ -8,13 +8,16 @@ import pytest
 import torch
 
 from contraction_nets import matrix_measure
+from contraction_nets.comparison import iterations as module
 from contraction_nets.comparison.cases import FAMILIES, Case, cases
+from contraction_nets.comparison.contenders import backward, residual_of
 from contraction_nets.comparison.iterations import (
     ITERATIONS,
     TORCHDEQ,
     compare_iterations,
     relative_residual,
 )
+from contraction_nets.nn.equilibrium import equilibrium, solve_equilibrium
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -59,6 +62,9 @@ def test_every_iteration_reaches_the_same_residual():
         assert 0 < row["seconds_lower_quartile"] <= row["seconds"]
         assert row["seconds"] <= row["seconds_upper_quartile"]
         assert row["over_products"] > 0
+        assert row["outcome_backward"] == "reached"
+        assert row["residual_backward"] <= 1.01e-5
+        assert row["seconds_backward"] > 0
     counts = {(row["family"], row["iteration"]): row["steps"] for row in rows}
     for family in ("projected", "positive 0.99"):
         assert counts[family, "auto"] < counts[family, "average"]
@@ -81,6 +87,27 @@ def test_torchdeq_is_left_out_where_it_is_not_installed():
         assert rows == []
     else:
         assert [row["outcome"] for row in rows] == ["reached", "reached"]
+
+
+def test_the_equation_backward_is_that_of_the_gradient():
+    problem = Case("projected", 20, 5).build(torch.float64)
+    equation = backward(problem)
+    leaf = problem.s.clone().requires_grad_()
+    x = equilibrium(problem.A, leaf, tol=1e-12, backward_tol=1e-12)
+    (gradient,) = torch.autograd.grad(x, leaf, equation.s)
+    w = solve_equilibrium(equation.A, equation.s, equation.phi, tol=1e-12).x
+    assert torch.allclose(w, gradient, rtol=0, atol=1e-10)
+    assert residual_of(equation, gradient) < 1e-11
+
+
+def test_turns_are_taken_in_a_drawn_order(monkeypatch):
+    order = []
+    monkeypatch.setattr(module, "clocked", lambda run: (order.append(run), (1.0, run()))[1])
+    compare_iterations([Case("projected", 5, 1)], ["auto", "average"], repetitions=20)
+    turns = [tuple(order[k : k + 5]) for k in range(4, len(order), 5)]
+    assert len(turns) == 20
+    assert all(set(turn) == set(turns[0]) for turn in turns)
+    assert len(set(turns)) > 5
 
 
 def test_residuals_are_relative():

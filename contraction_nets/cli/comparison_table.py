@@ -19,8 +19,8 @@ _COLUMNS = {
         "violation": "violation", "excess": "bound/optimum − 1", "proved": "proved",
     },
     "iterations": {
-        "name": "iteration", "steps": "steps", "time": "time", "spread": "±",
-        "over_products": "time/products", "residual": "residual",
+        "name": "iteration", "steps": "steps", "time": "time", "over_products": "/addmm",
+        "residual": "residual", "time_backward": "gradient",
     },
     "sets": {
         "name": "set", "test_accuracy": "accuracy", "test_loss": "test loss",
@@ -48,7 +48,8 @@ def print_rows(subject: str, rows: list[Row]) -> None:
         for key, name in columns.items():
             table.add_column(name, justify="left" if key == "name" else "right", no_wrap=True)
         for row in group:
-            shown = row | {"name": method_name(row), "time": _time(row), "spread": _spread(row)}
+            shown = row | {"name": method_name(row), "spread": _spread(row)}
+            shown |= {"time": _time(row), "time_backward": _time(row, "_backward")}
             table.add_row(*(_cell(shown.get(key)) for key in columns))
         Console().print(table)
 
@@ -60,8 +61,8 @@ def time_text(seconds: float) -> str:
     return f"{float(f'{seconds / size:.3g}'):g} {unit}"
 
 
-def _time(row: Row) -> str:
-    seconds, outcome = row.get("seconds"), row.get("outcome", "reached")
+def _time(row: Row, way: str = "") -> str:
+    seconds, outcome = row.get(f"seconds{way}"), row.get(f"outcome{way}", "reached")
     return outcome if outcome != "reached" or seconds is None else time_text(seconds)
 
 

@@ -1,48 +1,47 @@
-"""Every iteration on the same equilibria, to the same residual."""
+"""Every iteration on the same equilibria and their gradients, to the same residual."""
 
 from __future__ import annotations
 
-import importlib.util
 import math
+import random
 import signal
 import statistics
 import threading
-import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from contraction_nets.comparison.cases import Case, Problem
-from contraction_nets.comparison.timing import spread
-from contraction_nets.errors import ConvergenceWarning
-from contraction_nets.nn.activations import get_activation
-from contraction_nets.nn.equilibrium import solve_equilibrium
+from contraction_nets.comparison.contenders import (
+    TORCHDEQ,
+    Equation,
+    backward,
+    contender,
+    forward,
+    is_installed,
+    residual_of,
+)
+from contraction_nets.comparison.timing import clocked, spread
+
+__all__ = ["ITERATIONS", "TORCHDEQ", "compare_iterations", "relative_residual"]
 
 ITERATIONS = (
     "auto", "diagonal_resolvent", "reduced_rank", "anderson", "broyden", "newton", "average",
     "forward_backward", "peaceman_rachford", "picard",
 )  # fmt: skip
-TORCHDEQ = ("torchdeq anderson", "torchdeq broyden")
-"""Solvers of the package torchdeq on x ↦ φ(A x + s); left out where it is not installed."""
 
-_BROYDEN_MEMORY = 2**28
-_DEQ_STEPS = 100
+_WAYS = {"": forward, "_backward": backward}
+"""What the keys of a row end with, and the equation that is solved."""
 
 Row = dict[str, Any]
 Progress = Callable[[Case, str], None]
 """Called with the case and the iteration before each first run."""
-
-
-@dataclass(frozen=True)
-class _End:
-    x: Tensor
-    steps: int
-    factorizations: int = 0
+Run = Callable[[], Any]
+Turns = dict[tuple[str, str], Run]
+"""What takes turns, by the end of the keys and the name."""
 
 
 def compare_iterations(
@@ -57,8 +56,10 @@ def compare_iterations(
 ) -> list[Row]:
     """Time iterations at equal accuracy: max |x − φ(A x + s)| ≤ tol · max |x|.
 
-    Problems are built and everything is run once untimed; then the iterations, and one product
-    ``torch.addmm`` of the same shapes, take turns. Uses as many threads as torch is set to.
+    Problems are built and everything is run once untimed; then the iterations, forward and
+    backward, and one product ``torch.addmm`` of the same shapes, take turns in an order that
+    is drawn anew every time: none always runs after the slowest, out of cold caches. Uses as
+    many threads as torch is set to.
 
     Parameters
     ----------
@@ -82,8 +83,10 @@ def compare_iterations(
         ``steps``, ``factorizations``, ``residual`` (relative, measured in float64);
         ``seconds`` (the median), ``seconds_min``, ``seconds_lower_quartile``,
         ``seconds_upper_quartile`` and ``repetitions``, where the residual was reached;
-        ``seconds_addmm`` and ``over_products``, the seconds over those of `steps` products.
-        What is not known is None.
+        ``outcome_backward``, ``steps_backward``, ``factorizations_backward``,
+        ``residual_backward`` and ``seconds_backward`` of the equation of the gradient, for
+        one drawn cotangent; ``seconds_addmm`` and ``over_products``, the seconds over those of
+        `steps` products. What is not known is None.
     """
     rows: list[Row] = []
     for item in problems:
@@ -103,120 +106,72 @@ def _compare(
 ) -> list[Row]:
     case, rows = problem.case, []
     right = problem.A.T.contiguous()
-    contenders: dict[str, Callable[[], Any]] = {
-        "addmm": lambda: torch.addmm(problem.s, problem.s, right)
-    }
-    spent = {"addmm": 0.0}
-    for name in iterations:
-        if name in TORCHDEQ and importlib.util.find_spec("torchdeq") is None:
-            continue
+    turns: Turns = {("", "addmm"): lambda: torch.addmm(problem.s, problem.s, right)}
+    spent = {("", "addmm"): 0.0}
+    equations = {way: make(problem) for way, make in _WAYS.items()}
+    for name in filter(is_installed, iterations):
         if progress is not None:
             progress(case, name)
         row: Row = {
             "family": case.family, "states": case.states, "batch": case.batch, "seed": case.seed,
-            "iteration": name, "outcome": "timed out", "repetitions": 0,
-            **dict.fromkeys(("steps", "factorizations", "residual", "over_products")),
-            **dict.fromkeys(("seconds_addmm", *spread([0.0]))),
+            "iteration": name, "repetitions": 0,
+            **dict.fromkeys(("over_products", "seconds_addmm", "seconds_backward")),
+            **dict.fromkeys(spread([0.0])),
         }  # fmt: skip
         rows.append(row)
-        try:
-            with _limited(time_limit):
-                run = _torchdeq(problem, name, tol) if name in TORCHDEQ else _ours(
-                    problem, name, tol, max_steps
-                )  # fmt: skip
-            start = time.perf_counter()
-            with _limited(time_limit):
-                end = run()
-            spent[name] = time.perf_counter() - start
-        except TimeoutError:
-            continue
-        residual = relative_residual(problem, end.x)
-        reached = residual <= 1.01 * tol
-        row |= {
-            "outcome": "reached" if reached else "not reached",
-            "steps": end.steps, "factorizations": end.factorizations,
-            "residual": residual if math.isfinite(residual) else None,
-        }  # fmt: skip
-        if reached:
-            contenders[name] = run
-    seconds = _interleaved(contenders, spent, repetitions, time_limit)
-    product = statistics.median(seconds["addmm"])
+        for way, equation in equations.items():
+            found, run, seconds = _first(equation, name, tol, time_limit, max_steps)
+            row |= {f"{key}{way}": value for key, value in found.items()}
+            if found["outcome"] == "reached" and run is not None:
+                turns[way, name], spent[way, name] = run, seconds
+    timed = _interleaved(turns, spent, repetitions, time_limit)
+    product = statistics.median(timed["", "addmm"])
     for row in rows:
-        if timed := seconds.get(row["iteration"]):
-            row |= spread(timed) | {"repetitions": len(timed)}
-            row["over_products"] = row["seconds"] / (product * max(1, row["steps"]))
         row["seconds_addmm"] = product
+        if seconds := timed.get(("", row["iteration"])):
+            row |= spread(seconds) | {"repetitions": len(seconds)}
+            row["over_products"] = row["seconds"] / (product * max(1, row["steps"]))
+        if seconds := timed.get(("_backward", row["iteration"])):
+            row["seconds_backward"] = statistics.median(seconds)
     return rows
+
+
+def _first(
+    equation: Equation, name: str, tol: float, time_limit: float, max_steps: int
+) -> tuple[Row, Run | None, float]:
+    """How an untimed run ends; the run, and about how long it takes."""
+    found: Row = {"outcome": "timed out", "steps": None, "factorizations": None, "residual": None}
+    try:
+        with _limited(time_limit):
+            run = contender(equation, name, tol, max_steps)
+        with _limited(time_limit):
+            seconds, end = clocked(run)
+    except TimeoutError:
+        return found, None, time_limit
+    residual = residual_of(equation, end.x)
+    found["outcome"] = "reached" if residual <= 1.01 * tol else "not reached"
+    found |= {"steps": end.steps, "factorizations": end.factorizations}
+    found["residual"] = residual if math.isfinite(residual) else None
+    return found, run, seconds
 
 
 def relative_residual(problem: Problem, x: Tensor) -> float:
     """max |x − φ(A x + s)| / max |x| over states and samples, computed in float64."""
-    x, A, s = (part.to(torch.float64) for part in (x, problem.A, problem.s))
-    image = get_activation(problem.activation)(torch.addmm(s, x, A.T))
-    residual, scale = float((x - image).abs().max()), float(x.abs().max())
-    return residual / scale if scale else math.inf if residual else 0.0
+    return residual_of(forward(problem), x)
 
 
 def _interleaved(
-    contenders: dict[str, Callable[[], Any]],
-    spent: dict[str, float],
-    repetitions: int,
-    time_limit: float,
-) -> dict[str, list[float]]:
-    """Seconds of every run; they take turns, so that a slow spell hits all."""
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    turns: Turns, spent: Mapping[tuple[str, str], float], repetitions: int, time_limit: float
+) -> dict[tuple[str, str], list[float]]:
+    """Seconds of every run; all have a turn before any has its next, in an order drawn anew."""
+    rng, order = random.Random(0), list(turns)
+    seconds: dict[tuple[str, str], list[float]] = {name: [] for name in turns}
     for _ in range(repetitions):
-        for name, run in contenders.items():
-            if seconds[name] and sum(seconds[name]) + spent[name] > time_limit:
-                continue
-            start = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - start)
+        rng.shuffle(order)
+        for name in order:
+            if not seconds[name] or sum(seconds[name]) + spent[name] <= time_limit:
+                seconds[name].append(clocked(turns[name])[0])
     return seconds
-
-
-def _ours(problem: Problem, name: str, tol: float, max_steps: int) -> Callable[[], _End]:
-    def run() -> _End:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            result = solve_equilibrium(
-                problem.A, problem.s, problem.activation,
-                iteration=name, tol=tol, max_steps=max_steps,
-            )  # fmt: skip
-        return _End(result.x, result.steps, result.factorizations)
-
-    return run
-
-
-def _torchdeq(problem: Problem, name: str, tol: float) -> Callable[[], _End]:
-    """Their solver at the loosest of its tolerances tol, tol/2, tol/4, … that meets ours."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from torchdeq.solver import get_solver
-
-    solver, phi = get_solver(name.split()[1]), get_activation(problem.activation)
-    memory = max(10, min(_DEQ_STEPS, _BROYDEN_MEMORY // problem.s.numel()))
-    right = problem.A.T.contiguous()
-
-    def solve(own: float) -> _End:
-        products = 0
-
-        def image(x: Tensor) -> Tensor:
-            nonlocal products
-            products += 1
-            return phi(torch.addmm(problem.s, x, right))
-
-        with torch.no_grad():
-            x, _, _ = solver(
-                image, torch.zeros_like(problem.s),
-                max_iter=_DEQ_STEPS, tol=own, stop_mode="rel", LBFGS_thres=memory,
-            )  # fmt: skip
-        return _End(x, products)
-
-    own = 64 * tol
-    while own > tol / 64 and relative_residual(problem, solve(own).x) > tol:
-        own /= 2
-    return lambda: solve(own)
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from contraction_nets.nn.solves import EquilibriumResult, Monitor, not_converged
 
 
 @dataclass(frozen=True, eq=False)
-class _Scaling:
+class Scaling:
     """y ↦ slope ∘ y: the activation of the linear equation."""
 
     factor: Tensor
@@ -46,8 +46,8 @@ class _Scaling:
         scale = self.factor / (1 - a * self.factor)
         return lambda y: scale * y
 
-    def take(self, rows: Tensor) -> _Scaling:
-        return _Scaling(self.factor[rows])
+    def take(self, rows: Tensor) -> Scaling:
+        return Scaling(self.factor[rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +74,7 @@ class Settings:
         """w = slope ∘ (L w + c), without a gradient."""
         operator = self.operator(A)
         operator = operator.transposed() if transposed else operator
-        return self._solve(operator, c, _Scaling(slope), self.backward_tol, "backward")
+        return self._solve(operator, c, Scaling(slope), self.backward_tol, "backward")
 
     def _solve(
         self, operator: StateOperator, s: Tensor, activation: Elementwise, tol: float, way: str

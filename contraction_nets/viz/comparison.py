@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,12 +46,12 @@ def case_name(row: Row) -> str:
     return f"n = {row['n']}"
 
 
-def seconds_by_case(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
-    """Case → method → seconds, of the rows that reached the accuracy."""
+def seconds_by_case(rows: Sequence[Row], key: str = "seconds") -> dict[str, dict[str, float]]:
+    """Case → method → seconds (under this key), of the rows that reached the accuracy."""
     found: dict[str, dict[str, float]] = {}
     for row in rows:
-        if row["seconds"] is not None:
-            found.setdefault(case_name(row), {})[method_name(row)] = row["seconds"]
+        if row.get(key) is not None:
+            found.setdefault(case_name(row), {})[method_name(row)] = row[key]
     return found
 
 
@@ -87,45 +87,66 @@ def plot_certificates(rows: Sequence[Row]) -> Figure:
 
 
 def plot_compared_iterations(rows: Sequence[Row]) -> Figure:
-    """Seconds of every iteration in every case, relative to the fastest there.
+    """Seconds of every iteration in every case, forward and backward, over the fastest there.
 
     Raises
     ------
     NothingToDrawError
         No iteration has a time.
     """
-    cases = seconds_by_case(rows)
-    if not cases:
+    ways = {"equilibrium": _over_fastest(rows, "seconds")}
+    if not ways["equilibrium"]:
         raise NothingToDrawError("no iteration has a time, expected rows that reached the residual")
-    ratios = {
-        case: {name: seconds / min(found.values()) for name, seconds in found.items()}
-        for case, found in cases.items()
-    }
-    title = "Seconds of every iteration over those of the fastest in the case"
-    worst = max((found["auto"] for found in ratios.values() if "auto" in found), default=math.nan)
-    if math.isfinite(worst):
-        title = f"auto takes at most {worst:.2g} times as long as the best iteration of each case"
-    figure, (ax,) = new_figure(title, height=0.7 + 0.22 * len(ratios))
-    for place, found in enumerate(ratios.values()):
-        for name, ratio in sorted(found.items(), key=lambda item: item[0] in _FAST):
-            shown = name in _FAST
-            ax.plot(
-                [ratio], [place], "o", markersize=5.5 if shown else 3.6, zorder=3 if shown else 2,
-                color=COLOURS[_FAST_COLOURS.get(name, "slate")],
-                label=name if shown else "others",
-            )  # fmt: skip
-    ax.set_xscale("log")
-    ax.set_yticks(range(len(ratios)), list(ratios), fontsize=LABEL_SIZE)
-    ax.invert_yaxis()
-    ax.axvline(1.0, color=COLOURS["grid"], linewidth=0.8)
-    handles = dict(zip(*ax.get_legend_handles_labels()[::-1], strict=True))
+    if gradient := _over_fastest(rows, "seconds_backward"):
+        ways["gradient"] = gradient
+    cases = list(dict.fromkeys(case for ratios in ways.values() for case in ratios))
+    figure, axes = new_figure(
+        _auto_finding(ways), height=1.4 + 0.22 * len(cases), panels=(1.0,) * len(ways), across=True
+    )
+    for ax, (way, ratios) in zip(axes, ways.items(), strict=True):
+        for place, case in enumerate(cases):
+            for name, ratio in sorted(ratios.get(case, {}).items(), key=lambda x: x[0] in _FAST):
+                shown = name in _FAST
+                ax.plot(
+                    [ratio], [place], "o", markersize=5.5 if shown else 3.6,
+                    zorder=3 if shown else 2, color=COLOURS[_FAST_COLOURS.get(name, "slate")],
+                    label=name if shown else "others",
+                )  # fmt: skip
+        ax.set_xscale("log")
+        ax.set_yticks(range(len(cases)), cases if ax is axes[0] else [""] * len(cases))
+        ax.tick_params(axis="y", labelsize=LABEL_SIZE)
+        ax.set_ylim(len(cases) - 0.5, -0.5)
+        ax.axvline(1.0, color=COLOURS["grid"], linewidth=0.8)
+        name_axes(ax, x=f"{way} / fastest")
+    handles = dict(zip(*axes[0].get_legend_handles_labels()[::-1], strict=True))
     order = [name for name in (*_FAST, "others") if name in handles]
     figure.legend(
         [handles[name] for name in order], order, loc="outside lower left", ncols=3, frameon=False,
         fontsize=LABEL_SIZE,
     )  # fmt: skip
-    name_axes(ax, x="times the fastest (log scale)")
     return figure
+
+
+def _over_fastest(rows: Sequence[Row], key: str) -> dict[str, dict[str, float]]:
+    """Case → method → its seconds over those of the fastest."""
+    return {
+        case: {name: seconds / min(found.values()) for name, seconds in found.items()}
+        for case, found in seconds_by_case(rows, key).items()
+    }
+
+
+def _auto_finding(ways: Mapping[str, dict[str, dict[str, float]]]) -> str:
+    """How far `auto` is from the best at most, where it was run."""
+    worst = [
+        max((found["auto"] for found in ratios.values() if "auto" in found), default=math.nan)
+        for ratios in ways.values()
+    ]
+    if not math.isfinite(worst[0]):
+        return "Seconds of every iteration over those of the fastest in the case"
+    title = f"auto takes at most {worst[0]:.2g} times as long as the best iteration of each case"
+    if len(worst) > 1 and math.isfinite(worst[1]):
+        title += f", {worst[1]:.2g} for the gradient"
+    return title
 
 
 def plot_sets(rows: Sequence[Row], cloud: Sequence[Row]) -> Figure:
