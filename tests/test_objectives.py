@@ -7,9 +7,10 @@ from typing import ClassVar
 import pytest
 import torch
 
-from contraction_nets import ImplicitNetwork, fit
+from contraction_nets import ImplicitNetwork, fit, interval_margins
 from contraction_nets.training.data import Dataset, load_data
-from contraction_nets.training.objectives import Loss, Objective, PlainLoss
+from contraction_nets.training.interval_losses import IntervalLoss
+from contraction_nets.training.objectives import Loss, Objective, PlainLoss, loss_function
 
 
 def digits_network(hidden=12, **options):
@@ -42,7 +43,12 @@ class Noted(Objective):
         return Loss(value, plain.output, {"progress": torch.tensor(progress), "first": y[0] * 0})
 
 
-OBJECTIVES = [PlainLoss(), Noted((0.5, 1.0))]
+OBJECTIVES = [
+    PlainLoss(),
+    Noted((0.5, 1.0)),
+    IntervalLoss(0.05, tail_epsilon=0.1, tail_share=0.1),
+]
+CERTIFIED = [IntervalLoss(0.06)]
 
 
 def test_the_default_is_the_plain_loss():
@@ -105,3 +111,68 @@ def test_a_run_from_before_objectives_counts_as_plain(tmp_path):
     with pytest.raises(ValueError, match="objective"):
         fit(digits_network(), digits(), objective=Noted(), resume=True, **options)
     fit(digits_network(), digits(), resume=True, **options)
+
+
+def interval_certified(network, data, epsilon):
+    u, y = data.test_inputs, data.test_targets
+    with torch.no_grad():
+        margins = interval_margins(network, (u - epsilon).clamp(0, 1), (u + epsilon).clamp(0, 1), y)
+    return float((margins.scatter(1, y[:, None], torch.inf) > 0).all(dim=1).float().mean())
+
+
+@pytest.mark.parametrize("objective", CERTIFIED, ids=lambda o: o.name)
+def test_certified_training_raises_certified_accuracy(objective):
+    data, networks = load_data("digits"), [digits_network(30) for _ in range(2)]
+    for network, chosen in zip(networks, (None, objective), strict=True):
+        options = {"epochs": 10, "learning_rate": 1e-2, "audit": False}
+        result = fit(network, data, objective=chosen, **options)
+    plain, certified = (interval_certified(network, data, 0.06) for network in networks)
+    last = result.metrics[-1]
+    assert certified > 0.6 > plain + 0.3
+    assert last["test_accuracy"] > 0.93
+    assert last["interval_accuracy"] > 0.6
+    for metrics in result.metrics:
+        assert metrics["interval_accuracy"] <= metrics["train_accuracy"]
+
+
+def test_the_schedule_of_the_interval_loss():
+    network, data = digits_network(), digits(64)
+    u, y = data.train_inputs, data.train_targets
+    objective = IntervalLoss(0.1, clean_weight=0.25, ramp=0.5)
+
+    def worst(epsilon):
+        lower, upper = (u - epsilon).clamp(0, 1), (u + epsilon).clamp(0, 1)
+        return loss_function(-interval_margins(network, lower, upper, y), y)
+
+    def value(chosen, progress):
+        return chosen.loss(network, u, y, progress).value
+
+    plain = loss_function(network(u), y)
+    for progress, kappa, epsilon in ((0.0, 1, 0), (0.25, 0.625, 0.05), (0.5, 0.25, 0.1)):
+        expected = kappa * plain + (1 - kappa) * worst(epsilon)
+        torch.testing.assert_close(value(objective, progress), expected)
+    assert value(objective, 0.5) == value(objective, 0.9)
+    assert worst(0.1) > worst(0.05) > plain
+    # A radius of nothing is no robustness, and a quarter of 64 samples are 16.
+    torch.testing.assert_close(value(IntervalLoss(0.0, ramp=0.0), 0.0), plain)
+    tailed = IntervalLoss(0.1, clean_weight=0.0, ramp=0.0, tail_epsilon=0.2, tail_share=0.25)
+    epsilon = torch.tensor([0.2] * 16 + [0.1] * 48)[:, None]
+    torch.testing.assert_close(value(tailed, 0.0), worst(epsilon))
+    outside = IntervalLoss(0.1, ramp=0.0, clean_weight=0.0, domain=None)
+    assert value(outside, 0.0) > worst(0.1)
+
+
+@pytest.mark.parametrize("objective", CERTIFIED, ids=lambda o: o.name)
+def test_functions_have_no_labels_to_certify(objective):
+    with pytest.raises(ValueError, match="expected class numbers"):
+        fit(ImplicitNetwork(1, 5, 1), load_data("function"), epochs=1, objective=objective)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"epsilon": -0.1}, {"epsilon": float("nan")}, {"clean_weight": 1.5}, {"ramp": -1},
+     {"tail_share": 2}, {"tail_epsilon": float("inf")}, {"domain": (1.0, 0.0)}],
+)  # fmt: skip
+def test_options_out_of_range_are_refused(options):
+    with pytest.raises(ValueError, match="expected"):
+        IntervalLoss(**{"epsilon": 0.1, **options})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
@@ -97,6 +98,11 @@ def loss_function(output: Tensor, targets: Tensor) -> Tensor:
     return functional.cross_entropy(output, targets)
 
 
+def growth(progress: float, ramp: float) -> float:
+    """Share of its end that what grows linearly over a ramp has reached."""
+    return min(1.0, progress / ramp) if ramp > 0 else 1.0
+
+
 def refuse_values(data: Dataset, objective: str) -> None:
     """ValueError unless the targets of the data are class numbers."""
     if not data.classifies:
@@ -104,3 +110,17 @@ def refuse_values(data: Dataset, objective: str) -> None:
             f"the data set {data.name} has values for targets, expected class numbers: the "
             f"objective {objective!r} is about labels; take the plain loss."
         )
+
+
+def at_least_zero(value: float, name: str) -> float:
+    """The number itself; ValueError where it is negative or not finite."""
+    if not 0 <= value < math.inf:
+        raise ValueError(f"got {name} = {value!r}, expected a number of at least 0.")
+    return value
+
+
+def share(value: float, name: str) -> float:
+    """The number itself; ValueError where it is not in [0, 1]."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"got {name} = {value!r}, expected a number in [0, 1].")
+    return value
