@@ -23,8 +23,8 @@ BELOW = {
     "nn": {"geometry", "solving", "certificates"},
     "training": {"geometry", "solving", "certificates", "nn", "robustness"},
     "robustness": {"geometry", "solving", "certificates", "nn"},
-    "comparison": {"geometry", "solving", "certificates", "nn", "training"},
-    "viz": {"geometry", "solving", "certificates", "nn", "training", "robustness"},
+    "comparison": {"geometry", "solving", "certificates", "nn", "training", "robustness"},
+    "viz": {"geometry", "solving", "certificates", "nn", "training", "robustness", "comparison"},
     "cli": {"geometry", "solving", "certificates", "nn", "training", "robustness", "viz"}
     | {"comparison"},
 }
