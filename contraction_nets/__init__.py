@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from contraction_nets.robustness.radius import CertifiedRadii, certified_radii
     from contraction_nets.solving.projection import project
     from contraction_nets.solving.registry import available_solvers
+    from contraction_nets.training.interval_loss import IntervalLoss
     from contraction_nets.training.loop import TrainingResult, fit
 
 _HOME = {
@@ -65,6 +66,7 @@ _HOME = {
     "robustness.radius": ("CertifiedRadii", "certified_radii"),
     "solving.projection": ("project",),
     "solving.registry": ("available_solvers",),
+    "training.interval_loss": ("IntervalLoss",),
     "training.loop": ("TrainingResult", "fit"),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
@@ -78,6 +80,7 @@ __all__ = [
     "ImplicitNetwork",
     "ImplicitWeights",
     "IntervalBounds",
+    "IntervalLoss",
     "LipschitzBounds",
     "LipschitzBudget",
     "LipschitzCertificate",

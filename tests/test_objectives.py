@@ -9,7 +9,8 @@ import torch
 
 from contraction_nets import ImplicitNetwork, fit, interval_margins
 from contraction_nets.training.data import Dataset, load_data
-from contraction_nets.training.interval_losses import IntervalLoss
+from contraction_nets.training.interval_loss import IntervalLoss
+from contraction_nets.training.methods import METHODS, certified_objective
 from contraction_nets.training.objectives import Loss, Objective, PlainLoss, loss_function
 
 
@@ -176,3 +177,32 @@ def test_functions_have_no_labels_to_certify(objective):
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match="expected"):
         IntervalLoss(**{"epsilon": 0.1, **options})
+
+
+def test_methods_by_name():
+    assert certified_objective("interval", 0.1, None) == IntervalLoss(0.1, domain=None)
+    for method, make in METHODS.items():
+        assert make(0.1, None).name == method
+        assert certified_objective(method, 0.0, None) is None
+    with pytest.raises(ValueError, match="expected one of interval"):
+        certified_objective("intervals", 0.1, None)
+    with pytest.raises(ValueError, match="certified epsilon"):
+        certified_objective("interval", -0.1, None)
+
+
+def test_certified_training_by_the_command_line(command, tmp_path):
+    run = tmp_path / "run"
+    options = ("--hidden", 10, "--epochs", 2, "--out", run, "--certified-epsilon", 0.02)
+    code, text, err = command("train", *options, "--json")
+    assert code == 0
+    assert json.loads(text)["well_posed"] is True
+    recorded = json.loads((run / "config.json").read_text())["objective"]
+    assert recorded == IntervalLoss(0.02).config()
+    last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
+    assert 0 < last["interval_accuracy"] <= last["train_accuracy"]
+    assert command("train", *options, "--resume")[0] == 0
+    for bad in (("--certified-method", "boxes"), ("--certified-epsilon", -1)):
+        code, text, err = command("train", *options, "--resume", *bad)
+        assert (code, text) == (2, "")
+        assert err.startswith("error: got")
+        assert err.count("\n") == 1

@@ -31,6 +31,12 @@ def train(
     lipschitz_weight: Annotated[
         float, typer.Option(help="Weight of the certified Lipschitz bound in the loss.")
     ] = 0.0,
+    certified_epsilon: Annotated[
+        float, typer.Option(help="Train for certificates at this ℓ∞ radius, in input units.")
+    ] = 0.0,
+    certified_method: Annotated[
+        str, typer.Option(help="interval: how, where there is a radius.")
+    ] = "interval",
     epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 20,
     batch_size: Annotated[int, typer.Option(help="Samples in a step.")] = 50,
     learning_rate: Annotated[float, typer.Option(help="Of Adam at the start.")] = 5e-3,
@@ -50,6 +56,7 @@ def train(
 
     from contraction_nets import ImplicitNetwork, fit
     from contraction_nets.training.data import load_data
+    from contraction_nets.training.methods import certified_objective
 
     if threads is not None:
         if threads < 1:
@@ -73,6 +80,7 @@ def train(
             epochs=epochs,
             batch_size=batch_size,
             learning_rate=learning_rate,
+            objective=certified_objective(certified_method, certified_epsilon, samples.domain),
             lipschitz_weight=lipschitz_weight,
             projection=projection,
             seed=seed,

@@ -1,4 +1,4 @@
-"""Objectives that train for interval certificates: the worst over boxes around the inputs."""
+"""Certified training by interval bounds: the worst in boxes around the inputs."""
 
 from __future__ import annotations
 
