@@ -1,5 +1,6 @@
 """The Lipschitz budget: proved after every step, however wild, and resumed to the same bits."""
 
+import json
 from fractions import Fraction
 
 import numpy as np
@@ -11,15 +12,18 @@ from strategies import seeds
 from torch.nn.functional import mse_loss
 
 from contraction_nets import (
+    ContractionNetsError,
     ImplicitConv2d,
     ImplicitNetwork,
     ImplicitWeights,
     LipschitzBudget,
     UnknownSolverError,
     contracting,
+    fit,
     lipschitz_certificate,
     project_,
 )
+from contraction_nets.training.data import Dataset, load_data
 
 DTYPES = [torch.float32, torch.float64]
 
@@ -416,3 +420,86 @@ def test_weights_that_are_no_numbers_are_refused(name, value):
     assert all(torch.equal(v.nan_to_num(), after[k].nan_to_num()) for k, v in before.items())
     with pytest.raises(ValueError, match="NaN"):
         LipschitzBudget(network, 1.0)
+
+
+def digits(count=150):
+    data = load_data("digits")
+    train = data.train_inputs[:count], data.train_targets[:count]
+    return Dataset("digits", *train, data.test_inputs[:100], data.test_targets[:100])
+
+
+def network_for_digits():
+    torch.manual_seed(0)
+    return ImplicitNetwork(64, 12, 10)
+
+
+def test_fit_keeps_the_budget_and_resumes_to_the_same_bits(tmp_path):
+    class Killed(Exception):
+        pass
+
+    def stop(epoch, done, steps):
+        if (epoch, done) == (3, 2):
+            raise Killed
+
+    options = {"epochs": 4, "lipschitz_budget": 2.0, "batch_size": 10, "learning_rate": 3e-2}
+    whole, resumed, run = network_for_digits(), network_for_digits(), tmp_path / "run"
+    expected = fit(whole, digits(), **options)
+    assert all(metrics["lipschitz_bound"] <= 2.0 for metrics in expected.metrics)
+    assert expected.metrics[-1]["lipschitz_bound"] > 1.9
+    assert expected.metrics[-1]["train_loss"] < expected.metrics[0]["train_loss"]
+    assert max(metrics["projection_audit"] for metrics in expected.metrics) <= 1e-7
+    assert all(metrics["mu_inf"] <= metrics["gamma"] < 1 for metrics in expected.metrics)
+    with pytest.raises(Killed):
+        fit(network_for_digits(), digits(), run=run, on_step=stop, **options)
+    result = fit(resumed, digits(), run=run, resume=True, **options)
+    states = whole.state_dict(), resumed.state_dict()
+    assert all(torch.equal(v, states[1][k]) for k, v in states[0].items())
+    assert result.metrics[-1]["test_loss"] == expected.metrics[-1]["test_loss"]
+    assert json.loads((run / "config.json").read_text())["lipschitz_budget"] == 2.0
+    for other in (None, 3.0):
+        options["lipschitz_budget"] = other
+        with pytest.raises(ValueError, match="lipschitz_budget = 2"):
+            fit(network_for_digits(), digits(), run=run, resume=True, **options)
+
+
+def test_a_run_without_budget_is_not_resumed_with_one(tmp_path):
+    options = {"epochs": 1, "run": tmp_path, "audit": False}
+    fit(network_for_digits(), digits(), **options)
+    with pytest.raises(ValueError, match="lipschitz_budget = None"):
+        fit(network_for_digits(), digits(), resume=True, lipschitz_budget=2.0, **options)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["lipschitz_budget"]  # as a run from before budgets
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    fit(network_for_digits(), digits(), resume=True, **options)
+
+
+def test_a_checkpoint_with_a_damaged_witness_is_refused(tmp_path):
+    options = {"epochs": 1, "run": tmp_path, "audit": False, "lipschitz_budget": 2.0}
+    fit(network_for_digits(), digits(), **options)
+    path = tmp_path / "checkpoint" / "latest.pt"
+    state = torch.load(path, weights_only=True)
+    state["budget"]["witness"][0] = -1.0
+    torch.save(state, path)
+    with pytest.raises(ValueError, match="cannot be resumed from"):
+        fit(network_for_digits(), digits(), resume=True, **options)
+
+
+def test_a_budget_that_is_not_kept_ends_the_training(monkeypatch):
+    monkeypatch.setattr(LipschitzBudget, "project_", lambda self: 0)
+    with pytest.raises(ContractionNetsError, match="not proved to be within the budget 2"):
+        fit(network_for_digits(), digits(), epochs=1, audit=False, lipschitz_budget=2.0)
+
+
+def test_the_command_line(command, tmp_path):
+    arguments = ["train", "--hidden", 8, "--epochs", 1, "--lipschitz-budget", 12]
+    code, out, _ = command(*arguments, "--out", tmp_path / "a")
+    assert code == 0
+    assert "12, proved" in out
+    assert lipschitz_certificate(ImplicitWeights.load(tmp_path / "a")).bound <= 12
+    code, out, _ = command(*arguments, "--out", tmp_path / "b", "--json")
+    summary = json.loads(out)
+    assert summary["lipschitz_budget"] == 12
+    assert 0 < summary["lipschitz"]["bound"] <= 12
+    code, _, err = command("train", "--lipschitz-budget", "-1", "--out", tmp_path / "c")
+    assert code == 2
+    assert "got the bound -1" in err

@@ -31,6 +31,10 @@ def train(
     lipschitz_weight: Annotated[
         float, typer.Option(help="Weight of the certified Lipschitz bound in the loss.")
     ] = 0.0,
+    lipschitz_budget: Annotated[
+        float | None,
+        typer.Option(help="Keep the certified Lipschitz bound at or below; in place of --gamma."),
+    ] = None,
     certified_epsilon: Annotated[
         float, typer.Option(help="Train for certificates at this ℓ∞ radius, in input units.")
     ] = 0.0,
@@ -82,6 +86,7 @@ def train(
             learning_rate=learning_rate,
             objective=certified_objective(certified_method, certified_epsilon, samples.domain),
             lipschitz_weight=lipschitz_weight,
+            lipschitz_budget=lipschitz_budget,
             projection=projection,
             seed=seed,
             run=out,
@@ -91,7 +96,7 @@ def train(
             ),
             on_epoch=lambda metrics: bar.say(_line(metrics)),
         )
-    summary = _summary(result, out)
+    summary = {**_summary(result, out), "lipschitz_budget": lipschitz_budget}
     if as_json:
         print_json(summary)
     else:
@@ -145,6 +150,7 @@ def _summary(result: TrainingResult, out: Path) -> dict[str, Any]:
 
 def _print_summary(summary: dict[str, Any]) -> None:
     lipschitz, audit = summary["lipschitz"], summary["projection_audit"]
+    budget = summary["lipschitz_budget"]
     accuracy = summary["test_accuracy"]
     print_table(
         summary["run"],
@@ -153,12 +159,19 @@ def _print_summary(summary: dict[str, Any]) -> None:
             if accuracy is not None
             else ("test loss", f"{summary['test_loss']:.5g}"),
             ("well-posed", "yes, proved" if summary["well_posed"] else "NOT PROVED"),
-            ("μ∞(A)", f"{summary['mu_inf']:.6g} (γ = {summary['gamma']:g})"),
+            # Under a budget γ is in the weights of its witness, and μ∞ may be above it.
+            (
+                "μ∞(A)",
+                f"{summary['mu_inf']:.6g} "
+                + (f"(γ = {summary['gamma']:g})" if budget is None else "(no γ beside a budget)"),
+            ),
             (
                 "certified Lipschitz bound",
                 f"{lipschitz['bound']:.6g} per unit of input"
                 + (", proved" if lipschitz["verified"] else ", NOT PROVED"),
             ),
+            # Without a proof after every epoch training would have ended with an error.
+            *([] if budget is None else [("Lipschitz budget", f"{budget:g}, proved")]),
             ("norm-product bound", number(lipschitz["norm_product_bound"])),
             (
                 "seconds in gradients / projections",

@@ -69,6 +69,8 @@ class LipschitzBudget:
     bound : float
     witness : (n,) array
         z, in state units per input unit.
+    state_set : LipschitzStateSet
+        The inequalities of z on [A, B].
 
     Raises
     ------
@@ -111,7 +113,7 @@ class LipschitzBudget:
         self._solver, self._options = solver, options
         self._projections = 0
         refuse_half(self._parameters())
-        weights = [self._states(), self._outputs()]
+        weights = [self.states(), self._outputs()]
         for tensor in weights:
             if not bool(tensor.isfinite().all()):
                 raise ValueError("the network contains NaN or Inf, expected finite weights.")
@@ -173,7 +175,7 @@ class LipschitzBudget:
         bool
             Whether there is a new one. It is not, for instance, where the weights have no room.
         """
-        states, outputs = self._states(), self._outputs()
+        states, outputs = self.states(), self._outputs()
         z = _witness(_numpy(states), _numpy(outputs), self._limit)
         new, out = LipschitzStateSet(z, _SLACK), LipschitzOutputSet(z, self._limit)
         feasible = new.contains(_numpy(states)) and out.contains(_numpy(outputs))
@@ -230,7 +232,7 @@ class LipschitzBudget:
         try:
             proved = all(
                 rows.contains(_numpy(matrix))
-                for rows, matrix in zip(sets, (self._states(), self._outputs()), strict=True)
+                for rows, matrix in zip(sets, (self.states(), self._outputs()), strict=True)
             )
         except ValueError:  # weights that are not finite, a witness beyond all range
             proved = False
@@ -244,7 +246,8 @@ class LipschitzBudget:
         layer, module = self.module.layer, self.module
         return [p for p in (layer.A, layer.B, module.C, module.D) if p is not None]
 
-    def _states(self) -> Tensor:
+    def states(self) -> Tensor:
+        """A copy of [A, B], which `state_set` is about."""
         return torch.cat([self.module.layer.A.detach(), self.module.layer.B.detach()], dim=1)
 
     def _outputs(self) -> Tensor:
@@ -255,7 +258,7 @@ class LipschitzBudget:
         """Make z the witness, and tell the layer which set its A is in."""
         z.setflags(write=False)
         self.witness = z
-        self._state_set, self._output_set = _sets(z, self._limit)
+        self.state_set, self._output_set = _sets(z, self._limit)
         layer = self.module.layer
         # By a power of two, which rounds nothing: the rows imply μ_{∞,η}(A) ≤ γ to the last bit.
         eta = np.ldexp(z, -np.frexp(z.max())[1])
@@ -267,7 +270,7 @@ class LipschitzBudget:
         layer, module = self.module.layer, self.module
         n = layer.hidden_features
         # All are computed before any is written.
-        states = self._project_states(self._states())
+        states = self._project_states(self.states())
         outputs = self._changes(self._outputs(), self._output_set)
         D = None if module.D is None else module.D
         with torch.no_grad():
@@ -284,7 +287,7 @@ class LipschitzBudget:
         Where the projection onto a row's inequality takes its A_ii below −128, that of the row
         onto both has A_ii = −128 (the distance is convex in A_ii), and the others share the rest.
         """
-        index, rows = self._changes(joint, self._state_set)
+        index, rows = self._changes(joint, self.state_set)
         joint[index] = rows
         deep = (joint.diagonal() < -_DEEPEST).nonzero()[:, 0]
         if len(deep):

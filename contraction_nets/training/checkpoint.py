@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from contraction_nets.certificates.storage import write_atomically
+from contraction_nets.nn.budget import LipschitzBudget
 from contraction_nets.nn.layers import ImplicitNetwork
 
 MODEL = "model.safetensors"
@@ -86,6 +87,7 @@ def save_checkpoint(
     optimizer: Optimizer,
     scheduler: LRScheduler,
     metrics: list[dict[str, Any]],
+    budget: LipschitzBudget | None = None,
 ) -> None:
     """Write everything that the epochs to come depend on, atomically."""
     state = {
@@ -94,6 +96,7 @@ def save_checkpoint(
         "scheduler": scheduler.state_dict(),
         "random": torch.get_rng_state(),
         "metrics": metrics,
+        "budget": None if budget is None else budget.state_dict(),
     }
     buffer = io.BytesIO()
     torch.save(state, buffer)
@@ -102,7 +105,11 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    run: Path, module: nn.Module, optimizer: Optimizer, scheduler: LRScheduler
+    run: Path,
+    module: nn.Module,
+    optimizer: Optimizer,
+    scheduler: LRScheduler,
+    budget: LipschitzBudget | None = None,
 ) -> list[dict[str, Any]]:
     """Restore what `save_checkpoint` wrote; the metrics of the epochs behind.
 
@@ -123,6 +130,8 @@ def load_checkpoint(
         module.load_state_dict(state["module"])
         optimizer.load_state_dict(state["optimizer"])
         scheduler.load_state_dict(state["scheduler"])
+        if budget is not None:
+            budget.load_state_dict(state["budget"])
         torch.set_rng_state(state["random"])
         metrics: list[dict[str, Any]] = state["metrics"]
     except Exception as error:  # torch.load raises whatever a damaged pickle makes it

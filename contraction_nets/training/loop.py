@@ -17,6 +17,8 @@ from contraction_nets.certificates.lipschitz import LipschitzCertificate, lipsch
 from contraction_nets.certificates.storage import read_json, write_json
 from contraction_nets.certificates.weights import ImplicitWeights
 from contraction_nets.errors import ContractionNetsError, SolverError
+from contraction_nets.geometry.sets import RowSet
+from contraction_nets.nn.budget import LipschitzBudget
 from contraction_nets.nn.constrain import constrained_modules, project_
 from contraction_nets.nn.equilibrium import EquilibriumResult
 from contraction_nets.nn.layers import ImplicitNetwork
@@ -29,7 +31,7 @@ from contraction_nets.training.data import Dataset, as_seed
 from contraction_nets.training.objectives import Loss, Objective, PlainLoss, loss_function
 
 _TEST_BATCH = 1000
-_LARGEST_AUDIT = 300  # states; beyond, the cvxpy projection takes longer than the epoch
+_LARGEST_AUDIT = 300  # columns; beyond, the cvxpy projection takes longer than the epoch
 
 Metrics = dict[str, Any]
 OnStep = Callable[[int, int, int], None]
@@ -63,6 +65,7 @@ def fit(
     learning_rate: float = 5e-3,
     objective: Objective | None = None,
     lipschitz_weight: float = 0.0,
+    lipschitz_budget: float | None = None,
     projection: str = CLOSED_FORM,
     audit: bool | None = None,
     seed: int = 0,
@@ -89,11 +92,15 @@ def fit(
         for class numbers and the mean squared error for function values.
     lipschitz_weight : float
         Weight of `lipschitz_penalty` in the loss.
+    lipschitz_budget : float, optional
+        Keep the certified Lipschitz bound at or below this after every step: `LipschitzBudget`
+        takes the place of {μ_{∞,η}(A) ≤ γ}, and sets γ and η of the module.
     projection : str
         Any of ``available_solvers("projection")``.
     audit : bool, optional
         Whether to project the last weights of every epoch by both the closed form and cvxpy,
-        in float64, and to record the largest difference; up to 300 states by default.
+        in float64, and to record the largest difference; by default up to 300 states, or
+        states and inputs together where there is a budget.
     seed : int
         Of the order of the samples.
     run : path, optional
@@ -140,24 +147,29 @@ def fit(
         "batch_size": _whole(batch_size, "batch_size"),
         "learning_rate": _number(learning_rate, "learning_rate"),
         "lipschitz_weight": _number(lipschitz_weight, "lipschitz_weight"),
+        "lipschitz_budget": None if lipschitz_budget is None else float(lipschitz_budget),
         "projection": projection,
         "seed": as_seed(seed),
     }
     get_backend(projection, "projection")
     ImplicitWeights.from_module(module)  # refuses now what no epoch could be certified for
+    budget = None
+    if lipschitz_budget is not None:
+        budget = LipschitzBudget(module, lipschitz_budget, solver=projection)
     device, samples = module.C.device, len(data.train_inputs)
     inputs, targets = data.train_inputs.to(device), data.train_targets.to(device)
     steps = math.ceil(samples / batch_size)
     optimizer = torch.optim.Adam(module.parameters(), learning_rate)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * steps)
     if audit is None:
-        audit = module.layer.hidden_features <= _LARGEST_AUDIT
+        projected = module.layer.A if budget is None else budget.states()
+        audit = max(projected.shape) <= _LARGEST_AUDIT
     folder = None if run is None else Path(run)
     metrics: list[Metrics] = []
     if folder is not None:
         _open_run(folder, config, resume)
         if resume:
-            metrics = files.load_checkpoint(folder, module, optimizer, scheduler)
+            metrics = files.load_checkpoint(folder, module, optimizer, scheduler, budget)
     elif resume:
         raise ValueError("got resume=True without a run folder, expected both; pass run.")
 
@@ -177,13 +189,18 @@ def fit(
                 value.backward()
                 optimizer.step()
                 scheduler.step()
-            before = module.layer.A.detach().clone() if audit and done == steps else None
+            before = _constrained(module, budget) if audit and done == steps else None
             with meter.projection():
-                meter.rows += project_(module, solver=projection)
+                if budget is None:
+                    meter.rows += project_(module, solver=projection)
+                else:
+                    meter.rows += budget.project_()
             if on_step is not None:
                 on_step(epoch, done, steps)
         meter.close()
         certificate = _certificate(module)
+        if budget is not None:
+            _prove(budget, certificate)
         test_loss, test_accuracy = evaluate(module, data.test_inputs, data.test_targets)
         metrics.append(
             {
@@ -201,7 +218,7 @@ def fit(
                 "seconds_projection": meter.seconds_projection,
                 "iterations_forward": meter.mean("forward"),
                 "iterations_backward": meter.mean("backward"),
-                "projection_audit": None if before is None else _audit(module, before),
+                "projection_audit": None if before is None else _audit(*before),
                 **{name: total / samples for name, total in meter.extra.items()},
             }
         )
@@ -209,7 +226,7 @@ def fit(
             files.save_network(module, folder / files.MODEL)
             certificate.save(folder / files.CERTIFICATE)
             files.write_metrics(folder / files.METRICS, metrics)
-            files.save_checkpoint(folder, module, optimizer, scheduler, metrics)
+            files.save_checkpoint(folder, module, optimizer, scheduler, metrics, budget)
         if on_epoch is not None:
             on_epoch(metrics[-1])
     return TrainingResult(module, metrics, _certificate(module))
@@ -301,15 +318,32 @@ def _measure(module: ImplicitNetwork) -> float:
     return float(Dense(layer.A.detach().double()).row_sums(layer.eta).max())
 
 
-def _audit(module: ImplicitNetwork, before: Tensor) -> float | None:
+def _prove(budget: LipschitzBudget, certificate: LipschitzCertificate) -> None:
+    """Have the witness proved in integers, and compare the optimum over all witnesses."""
+    if not (budget.verify() and certificate.bound <= budget.bound):
+        raise ContractionNetsError(
+            f"the bound {certificate.bound:.6g} is not proved to be within the budget "
+            f"{budget.bound:.6g}, expected it after every projection; report this as a defect."
+        )
+
+
+def _constrained(
+    module: ImplicitNetwork, budget: LipschitzBudget | None
+) -> tuple[Tensor, RowSet] | None:
+    """The weights that are about to be projected, and the set that they go into."""
+    if budget is not None:
+        return budget.states(), budget.state_set
+    for layer in constrained_modules(module):
+        return layer.A.detach().clone(), layer.constraint()
+    return None
+
+
+def _audit(before: Tensor, constraint: RowSet) -> float | None:
     """Largest difference between the closed form and cvxpy on these weights, in float64.
 
     None where cvxpy finds no optimum, as on weights that have grown beyond its tolerances.
     """
-    constrained = list(constrained_modules(module))
-    if not constrained:
-        return 0.0
-    point, constraint = before.cpu().double().numpy(), constrained[0].constraint()
+    point = before.cpu().double().numpy()
     exact = project_onto(point, constraint)
     try:
         reference = project_onto(point, constraint, solver="cvxpy")
@@ -322,8 +356,9 @@ def _open_run(folder: Path, config: dict[str, Any], resume: bool) -> None:
     """Make the folder and note the configuration, or check that it is the one of the run."""
     path = folder / files.CONFIG
     if resume:
-        # Runs that are older than the choice of an objective had this one.
-        recorded = {"objective": PlainLoss().config(), **read_json(path)}
+        # What runs had that are older than the choice of it.
+        older = {"objective": PlainLoss().config(), "lipschitz_budget": None}
+        recorded = {**older, **read_json(path)}
         for name, value in config.items():
             if recorded.get(name) != value:
                 raise ValueError(
