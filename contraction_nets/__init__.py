@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from contraction_nets.nn.conv import ImplicitConv2d
     from contraction_nets.nn.layers import ImplicitLayer, ImplicitNetwork
     from contraction_nets.nn.penalty import lipschitz_penalty
+    from contraction_nets.robustness.attacks.run import AttackResult, attack
     from contraction_nets.robustness.intervals import (
         IntervalBounds,
         interval_bounds,
@@ -62,6 +63,7 @@ _HOME = {
     "nn.conv": ("ImplicitConv2d",),
     "nn.layers": ("ImplicitLayer", "ImplicitNetwork"),
     "nn.penalty": ("lipschitz_penalty",),
+    "robustness.attacks.run": ("AttackResult", "attack"),
     "robustness.intervals": ("IntervalBounds", "interval_bounds", "interval_margins"),
     "robustness.radius": ("CertifiedRadii", "certified_radii"),
     "solving.projection": ("project",),
@@ -72,6 +74,7 @@ _HOME = {
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 __all__ = [
+    "AttackResult",
     "CertifiedRadii",
     "ContractionNetsError",
     "ConvergenceWarning",
@@ -89,6 +92,7 @@ __all__ = [
     "SolverError",
     "TrainingResult",
     "UnknownSolverError",
+    "attack",
     "available_solvers",
     "certified_radii",
     "contracting",
