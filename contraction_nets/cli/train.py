@@ -125,6 +125,8 @@ def _line(metrics: dict[str, Any]) -> str:
         if accuracy is None
         else f"test accuracy {100 * accuracy:.2f} %"
     )
+    if "interval_accuracy" in metrics:
+        quality += f"   within boxes {100 * metrics['interval_accuracy']:.2f} %"
     return (
         f"epoch {metrics['epoch']:3d}   train loss {metrics['train_loss']:.4f}   {quality}   "
         f"μ∞ {metrics['mu_inf']:.4f}   certified bound {metrics['lipschitz_bound']:.4g}"
