@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from contraction_nets.solving.registry import available_solvers
     from contraction_nets.training.interval_loss import IntervalLoss
     from contraction_nets.training.loop import TrainingResult, fit
+    from contraction_nets.training.small_boxes import SmallBoxes
 
 _HOME = {
     "certificates.document": ("verify_document",),
@@ -70,6 +71,7 @@ _HOME = {
     "solving.registry": ("available_solvers",),
     "training.interval_loss": ("IntervalLoss",),
     "training.loop": ("TrainingResult", "fit"),
+    "training.small_boxes": ("SmallBoxes",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
@@ -89,6 +91,7 @@ __all__ = [
     "LipschitzCertificate",
     "NotWellPosedError",
     "OptimalWeights",
+    "SmallBoxes",
     "SolverError",
     "TrainingResult",
     "UnknownSolverError",

@@ -12,6 +12,7 @@ from contraction_nets.training.data import Dataset, load_data
 from contraction_nets.training.interval_loss import IntervalLoss
 from contraction_nets.training.methods import METHODS, certified_objective
 from contraction_nets.training.objectives import Loss, Objective, PlainLoss, loss_function
+from contraction_nets.training.small_boxes import SmallBoxes
 
 
 def digits_network(hidden=12, **options):
@@ -48,8 +49,9 @@ OBJECTIVES = [
     PlainLoss(),
     Noted((0.5, 1.0)),
     IntervalLoss(0.05, tail_epsilon=0.1, tail_share=0.1),
+    SmallBoxes(0.05, steps=2),
 ]
-CERTIFIED = [IntervalLoss(0.06)]
+CERTIFIED = [IntervalLoss(0.06), SmallBoxes(0.06, fraction=0.8, steps=3)]
 
 
 def test_the_default_is_the_plain_loss():
@@ -163,6 +165,23 @@ def test_the_schedule_of_the_interval_loss():
     assert value(outside, 0.0) > worst(0.1)
 
 
+def test_small_boxes_are_a_part_of_the_ball_that_grows():
+    network, data = digits_network(), digits(64)
+    u, y = data.train_inputs, data.train_targets
+    ball = IntervalLoss(0.1, clean_weight=0.0, ramp=0.0).loss(network, u, y, 0.0).value
+    values = []
+    for fraction in (0.0, 0.3, 0.6):
+        boxes = SmallBoxes(0.1, fraction=fraction, clean_weight=0.0, ramp=0.0)
+        values.append(boxes.loss(network, u, y, 0.0).value)
+    assert loss_function(network(u), y) < values[0] < values[1] < values[2] < ball
+    # The whole ball is one box around the input itself.
+    whole = SmallBoxes(0.1, fraction=1.0, clean_weight=0.0, ramp=0.0)
+    torch.testing.assert_close(whole.loss(network, u, y, 0.0).value, ball)
+    # At the start there is neither attack nor box.
+    start = SmallBoxes(0.1).loss(network, u, y, 0.0).value
+    torch.testing.assert_close(start, loss_function(network(u), y))
+
+
 @pytest.mark.parametrize("objective", CERTIFIED, ids=lambda o: o.name)
 def test_functions_have_no_labels_to_certify(objective):
     with pytest.raises(ValueError, match="expected class numbers"):
@@ -177,10 +196,20 @@ def test_functions_have_no_labels_to_certify(objective):
 def test_options_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match="expected"):
         IntervalLoss(**{"epsilon": 0.1, **options})
+    if not options.keys() & {"tail_share", "tail_epsilon"}:
+        with pytest.raises(ValueError, match="expected"):
+            SmallBoxes(**{"epsilon": 0.1, **options})
+
+
+@pytest.mark.parametrize("options", [{"fraction": 1.1}, {"fraction": -0.1}, {"steps": 0}])
+def test_options_of_small_boxes_out_of_range_are_refused(options):
+    with pytest.raises(ValueError, match="expected"):
+        SmallBoxes(0.1, **options)
 
 
 def test_methods_by_name():
     assert certified_objective("interval", 0.1, None) == IntervalLoss(0.1, domain=None)
+    assert certified_objective("small_boxes", 0.1, (0.0, 1.0)) == SmallBoxes(0.1)
     for method, make in METHODS.items():
         assert make(0.1, None).name == method
         assert certified_objective(method, 0.0, None) is None

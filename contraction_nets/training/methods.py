@@ -6,11 +6,13 @@ from collections.abc import Callable
 
 from contraction_nets.training.interval_loss import IntervalLoss
 from contraction_nets.training.objectives import Objective, at_least_zero
+from contraction_nets.training.small_boxes import SmallBoxes
 
 Domain = tuple[float, float] | None
 
 METHODS: dict[str, Callable[[float, Domain], Objective]] = {
     IntervalLoss.name: lambda epsilon, domain: IntervalLoss(epsilon, domain=domain),
+    SmallBoxes.name: lambda epsilon, domain: SmallBoxes(epsilon, domain=domain),
 }
 """From ε and the domain of the inputs to the objective with its defaults."""
 
