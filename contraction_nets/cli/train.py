@@ -39,7 +39,7 @@ def train(
         float, typer.Option(help="Train for certificates at this ℓ∞ radius, in input units.")
     ] = 0.0,
     certified_method: Annotated[
-        str, typer.Option(help="interval or small_boxes: how, where there is a radius.")
+        str, typer.Option(help="interval, small_boxes or global: how, where there is a radius.")
     ] = "interval",
     epochs: Annotated[int, typer.Option(help="Passes over the data.")] = 20,
     batch_size: Annotated[int, typer.Option(help="Samples in a step.")] = 50,

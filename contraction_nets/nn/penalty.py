@@ -1,4 +1,4 @@
-"""The certified Lipschitz bound as a differentiable penalty."""
+"""Certified gains of a network as differentiable functions of its weights, for losses."""
 
 from __future__ import annotations
 
@@ -34,26 +34,58 @@ def lipschitz_penalty(module: ImplicitNetwork) -> Tensor:
     NotWellPosedError
         (I − M)⁻¹ is not nonnegative: no weights give μ_{∞,η}(A) < 1.
     """
+    A = _network(module).layer.A
+    with torch.autocast(A.device.type, enabled=False):
+        z, C, D = _solved(module)
+        return (C.abs() @ z + D.abs().sum(dim=1)).max().to(A.dtype)
+
+
+def pairwise_gains(module: ImplicitNetwork) -> Tensor:
+    """How fast outputs can move apart: |Δ(y_i − y_j)| ≤ G_ij max|Δu|, differentiable.
+
+    G_ij = |C_i − C_j|(I − M)⁻¹|B|1 + |D_i − D_j|1 (THEORY §4), by one linear solve.
+
+    Parameters
+    ----------
+    module : ImplicitNetwork
+
+    Returns
+    -------
+    (q, q) tensor
+        In output units per input unit, in the dtype of the network, with a diagonal of zero;
+        without the proof that ``lipschitz_certificate(weights).pairwise_gains()`` has.
+
+    Raises
+    ------
+    ValueError, NotWellPosedError
+        As `lipschitz_penalty`.
+    """
+    A = _network(module).layer.A
+    with torch.autocast(A.device.type, enabled=False):
+        z, C, D = _solved(module)
+        gains = (C[:, None] - C).abs() @ z + (D[:, None] - D).abs().sum(dim=2)
+        return gains.to(A.dtype)
+
+
+def _network(module: ImplicitNetwork) -> ImplicitNetwork:
     if not isinstance(module, ImplicitNetwork):
         raise ValueError(
             f"got a {type(module).__name__}, expected an ImplicitNetwork; pass the whole network."
         )
-    A, dtype = module.layer.A, solving_dtype(module.layer.A.dtype)
-    with torch.autocast(A.device.type, enabled=False):
-        D = None if module.D is None else module.D.to(dtype)
-        return _bound(A.to(dtype), module.layer.B.to(dtype), module.C.to(dtype), D).to(A.dtype)
+    return module
 
 
-def _bound(A: Tensor, B: Tensor, C: Tensor, D: Tensor | None) -> Tensor:
+def _solved(module: ImplicitNetwork) -> tuple[Tensor, Tensor, Tensor]:
+    """(I − M)⁻¹|B|1, and C and D (without columns where there is none), for computing in."""
+    dtype = solving_dtype(module.layer.A.dtype)
+    A, B, C = (W.to(dtype) for W in (module.layer.A, module.layer.B, module.C))
+    D = C[:, :0] if module.D is None else module.D.to(dtype)
     majorant = A.abs() + torch.diag(A.diagonal() - A.diagonal().abs())
-    system = torch.eye(len(A), device=A.device, dtype=A.dtype) - majorant
+    system = torch.eye(len(A), device=A.device, dtype=dtype) - majorant
     z = torch.linalg.solve(system, B.abs().sum(dim=1))
     if not bool((z >= 0).all()):
         raise _not_well_posed(A.detach())
-    gains = C.abs() @ z
-    if D is not None:
-        gains = gains + D.abs().sum(dim=1)
-    return gains.max()
+    return z, C, D
 
 
 def _not_well_posed(A: Tensor) -> NotWellPosedError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from contraction_nets.training.global_margin import GlobalMargin
 from contraction_nets.training.interval_loss import IntervalLoss
 from contraction_nets.training.objectives import Objective, at_least_zero
 from contraction_nets.training.small_boxes import SmallBoxes
@@ -13,6 +14,7 @@ Domain = tuple[float, float] | None
 METHODS: dict[str, Callable[[float, Domain], Objective]] = {
     IntervalLoss.name: lambda epsilon, domain: IntervalLoss(epsilon, domain=domain),
     SmallBoxes.name: lambda epsilon, domain: SmallBoxes(epsilon, domain=domain),
+    GlobalMargin.name: lambda epsilon, domain: GlobalMargin(epsilon),
 }
 """From ε and the domain of the inputs to the objective with its defaults."""
 
