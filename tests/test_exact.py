@@ -280,6 +280,39 @@ def test_sparse_matrices_are_judged_as_full_ones(network, seed):
     assert prove_gains(*thin, z, Y, G) == prove_gains(*matrices, z, Y, G)
 
 
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([1, 2, 5, 64, 65, 300]), st.booleans())
+def test_sums_of_long_rows_are_the_rational_ones(seed, n, as_sparse):
+    """Of numbers of any exponent and either sign, nearly equal ones, zeros, and whole digits."""
+    rng = np.random.default_rng(seed)
+    spread = int(rng.choice([0, 3, 40, 1000]))
+    A, v = (
+        np.ldexp(
+            rng.choice([rng.uniform(0.5, 1), 1 - 2.0**-53]), rng.integers(-spread, spread + 1, s)
+        )
+        * rng.choice([-1.0, 0.0, 1.0], s, p=[0.45, 0.1, 0.45])
+        for s in ((3, n), n)
+    )
+    A[1, : n // 2] = -A[1, n - n // 2 :]
+    matrix = exact.read_matrix(sparse.csr_array(A) if as_sparse else A, "A")
+    sums = exact.row_sums(matrix, exact.read_vector(v, "v"), lambda m, on_diagonal: m)
+    for (m, e), row in zip(sums, rational(A), strict=True):
+        expected = sum((a * x for a, x in zip(row, *rational(v), strict=True)), Fraction(0))
+        assert m * Fraction(2) ** e == expected
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4095, 4096, 4097, 2**16 + 1])
+def test_no_sum_of_digits_overflows(n):
+    x = 1 - 2.0**-53  # 53 ones: each of its digits is as large as can be
+    for y in (x, -x, 2.0**-537, np.ldexp(x, 7), np.ldexp(x, -1000)):
+        ((m, e),) = exact.row_sums(
+            exact.read_matrix(np.full((1, n), x), "A"),
+            exact.read_vector(np.full(n, y), "v"),
+            lambda m, on_diagonal: m,
+        )
+        assert m * Fraction(2) ** e == n * Fraction(x) * Fraction(y)
+
+
 def test_many_chunks_are_one_matrix(monkeypatch):
     rng = np.random.default_rng(0)
     A, B, C = rng.normal(size=(40, 40)) / 50, rng.normal(size=(40, 7)), rng.normal(size=(3, 40))

@@ -45,24 +45,27 @@ EQUIVALENT = {
         "rows: list[list[Dyadic]] = [[(0, -1)] * q for _ in range(q)]",
         "rows: list[list[Dyadic]] = [[(0, 0)] * q for _ in range(q)] -> "
         "rows: list[list[Dyadic]] = [[(0, 1)] * q for _ in range(q)]",
-        # Where a product is zero, or none has a large exponent, any common exponent will do.
-        "nonzero = (x.m != 0) & (y.m != 0) -> nonzero = (x.m != 0) | (y.m != 0)",
-        "exponents = np.where(nonzero, x.e + y.e, 0) -> "
-        "exponents = np.where(nonzero, x.e + y.e, -1)",
-        "exponents = np.where(nonzero, x.e + y.e, 0) -> "
-        "exponents = np.where(nonzero, x.e + y.e, 1)",
-        "lowest = int(exponents.min(initial=0)) -> lowest = int(exponents.min(initial=-1))",
-        "lowest = int(exponents.min(initial=0)) -> lowest = int(exponents.min(initial=1))",
+        # Any common exponent will do that is not above another, and any for what is zero.
+        "lowest = int(exponents.min(initial=0, where=factors != 0)) -> "
+        "lowest = int(exponents.min(initial=-1, where=factors != 0))",
+        "lowest = int(exponents.min(initial=0, where=factors != 0)) -> "
+        "lowest = int(exponents.min(initial=1, where=factors != 0))",
+        "rest, shift = (abs(x.m), np.maximum(exponents - lowest, 0)) -> "
+        "rest, shift = (abs(x.m), np.maximum(exponents - lowest, -1))",
+        "e = np.where(m == 0, e.max(), e) -> e = np.where(m == 0, e.min(), e)",
+        # Shorter digits.
+        "bits = 63 - _PART - (int(counts.max()) - 1).bit_length() -> "
+        "bits = 62 - _PART - (int(counts.max()) - 1).bit_length()",
+        "bits = 63 - _PART - (int(counts.max()) - 1).bit_length() -> "
+        "bits = 63 - _PART - (int(counts.max()) + 1).bit_length()",
+        "bits = 63 - _PART - (int(counts.max()) - 1).bit_length() -> "
+        "bits = 63 - _PART - (int(counts.max()) - 0).bit_length()",
         # Both are there or none is.
         "if columns is None or starts is None: -> if columns is None and starts is None:",
         # Another division into chunks.
         "chunk = starts[:-1] // _CHUNK -> chunk = starts[:+1] // _CHUNK",
         "chunk = starts[:-1] // _CHUNK -> chunk = starts[:-0] // _CHUNK",
         "chunk = starts[:-1] // _CHUNK -> chunk = starts[:-2] // _CHUNK",
-        "ends = [*(np.flatnonzero(np.diff(chunk)) + 1).tolist(), m] -> "
-        "ends = [*(np.flatnonzero(np.diff(chunk)) + 0).tolist(), m]",
-        "ends = [*(np.flatnonzero(np.diff(chunk)) + 1).tolist(), m] -> "
-        "ends = [*(np.flatnonzero(np.diff(chunk)) + 2).tolist(), m]",
         "step = max(_CHUNK // n, 1) -> step = max(_CHUNK // n, 2)",
         # All rows have one length.
         "read_matrix(claimed, name, (len(rows), len(rows[0]))) -> "
@@ -73,7 +76,9 @@ EQUIVALENT = {
         # One more bit of the fraction is the last of the exponent; set or not, the leading bit of a
         # normal number takes its place.
         "fraction = bits & (1 << fraction_bits) - 1 -> fraction = bits & (2 << fraction_bits) - 1",
-        # numpy refuses rows of negative length as well.
+        # numpy refuses rows of negative length as well, and the longest of none.
+        "if not (m > 0 < n and ends and (np.diff(starts) >= 0).all()): -> "
+        "if not (m >= 0 < n and ends and (np.diff(starts) >= 0).all()):",
         "if not (m > 0 < n and ends and (np.diff(starts) >= 0).all()): -> "
         "if not (m > 0 < n and ends and (np.diff(starts) >= 0).any()):",
         "if not (m > 0 < n and ends and (np.diff(starts) >= 0).all()): -> "
@@ -100,8 +105,6 @@ EQUIVALENT = {
         "if (mu.m <= 0).any(): -> if (mu.m < 0).any():",
         "if (mu.m <= 0).any(): -> if (mu.m <= -1).any():",
         "if (mu.m <= 0).any(): -> if (mu.m <= 1).any():",
-        # Zero is zero at any exponent.
-        "e = np.where(m == 0, e.max(), e) -> e = np.where(m == 0, e.min(), e)",
     },
 }
 """Mutants that answer as the original does, and why."""
@@ -297,6 +300,12 @@ def cases():
     odd = 2**23 + 1  # 1 + odd² · 2**-53 has 54 bits: a tie by a single bit
     row = np.array([[1.0, odd * 2.0**-26]], np.float32)
     yield "exact_bound", (row, None, np.array([1.0, odd * 2.0**-27], np.float32))
+    ones_only = 1 - 2.0**-53  # all digits of products are as large as can be
+    for n in (1, 2, 3, 5):
+        full = np.full((2, n), ones_only)
+        yield "exact_bound", (full, None, full[0])
+        full[1, 1:] = 0
+        yield "exact_bound", (sparse.csr_array(full), None, np.full(n, ones_only))
     one = np.ones((1, 1))
     yield "prove_measure", (one, 10**30 + 1)
     yield "prove_measure", (one, 2)
@@ -412,6 +421,9 @@ def more_cases():
     yield "prove_abscissa", (zero, 0.0, [1.0, -least])
     yield "prove_abscissa", (zero, 0.0, [least, 0.0])
     yield "exact_bound", ([[1.0]], [[1.0]], [1.0], [-least])
+    for x in (least, -least):  # 1 + 4 · least, and a bound above it
+        rows, limits = [[x, x, 1.0], [-x, -x, 0.0]], np.full((2, 2), 1 + 2.0**-52)
+        yield "prove_pairs", (np.zeros((3, 3)), np.ones((3, 1)), rows, None, np.ones(3), limits)
     yield "prove_gains", ([[0.5]], [[1.0]], [[0.0]], None, [1.0], [[-least]], [[0.0]])
     wide = np.tril(np.ones((9, 9)), -1) / 16
     yield "prove_measure", (wide, 0.5)

@@ -15,8 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice, pairwise
-from operator import lshift, mul
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +25,8 @@ _FORMATS = {"float16": (10, 5), "float32": (23, 8), "float64": (52, 11)}
 """Fraction and exponent bits of the IEEE 754 formats."""
 _CHUNK = 2**16
 """Entries taken at a time, so that memory stays near the size of the weights."""
+_PART = 27
+"""Bits of the lower part of a 53-bit integer; the upper one has no more."""
 
 Dyadic = tuple[int, int]
 """One number (m, e), equal to m · 2**e."""
@@ -36,6 +37,13 @@ class Integers(NamedTuple):
 
     m: NDArray[np.int64]
     e: NDArray[np.int64]
+
+
+class Fixed(NamedTuple):
+    """An array of numbers m · 2**e: Python integers m, and one e for all of them."""
+
+    m: NDArray[Any]
+    e: int
 
 
 class Matrix(NamedTuple):
@@ -184,9 +192,8 @@ def _pairs(C: Any, D: Any, z: ArrayLike, epsilon: ArrayLike | None) -> list[list
         parts.append((feed, read_radii(epsilon, feed.shape[1])))
     rows: list[list[Dyadic]] = [[(0, 0)] * q for _ in range(q)]
     for matrix, vector in parts:
-        repeated = Integers(np.tile(vector.m, q), np.tile(vector.e, q))
-        products, e = _products(integers(matrix.ravel(), "C or D"), repeated)
-        terms = np.array(products, dtype=object).reshape(matrix.shape)  # C_kj z_j, integers
+        weights, factors = aligned(integers(matrix, "C or D")), aligned(vector)
+        terms, e = weights.m * factors.m, weights.e + factors.e  # C_kj z_j
         for i in range(q):
             differences = abs(terms - terms[i]).sum(axis=1).tolist()
             rows[i] = [add(total, (m, e)) for total, m in zip(rows[i], differences, strict=True)]
@@ -223,18 +230,33 @@ def row_sums(matrix: Matrix, vector: Integers, sign: Sign) -> Iterator[Dyadic]:
         m, e = integers(values, "the matrix")
         rows = np.repeat(np.arange(first, first + len(counts)), counts)
         factors = Integers(vector.m[columns], vector.e[columns])
-        products, shift = _products(Integers(sign(m, rows == columns), e), factors)
-        remaining = iter(products)
-        yield from ((sum(islice(remaining, count)), shift) for count in counts.tolist())
+        totals, lowest = _sums(Integers(sign(m, rows == columns), e), factors, counts)
+        yield from ((total, lowest) for total in totals)
 
 
-def _products(x: Integers, y: Integers) -> tuple[list[int], int]:
-    """x_j y_j as integers times one power of two."""
-    nonzero = (x.m != 0) & (y.m != 0)
-    exponents = np.where(nonzero, x.e + y.e, 0)
-    lowest = int(exponents.min(initial=0))
-    products = map(mul, x.m.tolist(), y.m.tolist())
-    return list(map(lshift, products, (exponents - lowest).tolist())), lowest
+def _sums(x: Integers, y: Integers, counts: NDArray[np.int64]) -> tuple[list[int], int]:
+    """Σ x_j y_j over runs of so many entries each, as integers times one power of two.
+
+    |x_j|, shifted to the common exponent, is cut into digits, and y_j into two parts. The sums
+    of digit by part over a run stay below 2**63; Python's integers put them together.
+    """
+    factors = np.sign(x.m) * y.m
+    exponents = x.e + y.e
+    lowest = int(exponents.min(initial=0, where=factors != 0))  # zero has no exponent of its own
+    rest, shift = abs(x.m), np.maximum(exponents - lowest, 0)
+    parts = ((factors & ((1 << _PART) - 1), 0), (factors >> _PART, _PART))
+    bits = 63 - _PART - (int(counts.max()) - 1).bit_length()
+    filled = np.flatnonzero(counts)  # reduceat knows no empty runs
+    starts = (np.cumsum(counts) - counts)[filled]
+    totals, place = np.zeros(len(counts), dtype=object), 0
+    while rest.any():
+        low = np.minimum(shift, bits)  # zeros at the end of this digit
+        digits = (rest & (((1 << bits) - 1) >> low)) << low
+        for part, offset in parts:
+            sums = np.add.reduceat(digits * part, starts)
+            totals[filled] += sums.astype(object) << (place + offset)
+        rest, shift, place = rest >> (bits - low), shift - low, place + bits
+    return totals.tolist(), lowest
 
 
 def _chunks(matrix: Matrix) -> Iterator[tuple[int, NDArray[Any], NDArray[Any], NDArray[Any]]]:
@@ -310,7 +332,14 @@ def integers(values: NDArray[Any], name: str) -> Integers:
     # Denormals have no implicit leading bit and the exponent of the smallest normal numbers.
     magnitude = fraction | ((exponent > 0).astype(np.int64) << fraction_bits)
     bias = (1 << (exponent_bits - 1)) - 1 + fraction_bits
-    return Integers(np.where(negative == 1, -magnitude, magnitude), np.maximum(exponent, 1) - bias)
+    return Integers(magnitude * (1 - 2 * negative), np.maximum(exponent, 1) - bias)
+
+
+def aligned(numbers: Integers) -> Fixed:
+    m, e = numbers
+    e = np.where(m == 0, e.max(), e)  # zero is zero at any exponent
+    lowest = int(e.min())
+    return Fixed(np.left_shift(m.astype(object), (e - lowest).astype(object)), lowest)
 
 
 def read_number(value: Any, name: str) -> Dyadic:

@@ -21,15 +21,17 @@ Its integers take some ten times the memory of the weights, one output at a time
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from contraction_nets.certificates.exact import (
     Dyadic,
+    Fixed,
     Integers,
     add,
+    aligned,
     at_most,
     entries,
     full,
@@ -39,13 +41,6 @@ from contraction_nets.certificates.exact import (
     read_radii,
     read_vector,
 )
-
-
-class Fixed(NamedTuple):
-    """An array of numbers m · 2**e: Python integers m, and one e for all of them."""
-
-    m: NDArray[Any]
-    e: int
 
 
 def prove_sectors(
@@ -92,18 +87,18 @@ def prove_sectors(
     mu = _read(input_multipliers, "input_multipliers", (q, p))
     nu = _read(inverses, "inverses", (q, p))
     packed = _read(factors, "factors", (q, (n + 1) * (n + 2) // 2))
-    radii = _fixed(read_radii(epsilon, p))
+    radii = aligned(read_radii(epsilon, p))
     for k in range(q):
         bound = int(limits.m[k]), int(limits.e[k])
         if not _inputs_fit(_row(mu, k), _row(nu, k), bound):
             return False
-        F = _fixed(_below(states, _row(outputs, k)))
-        G = _fixed(_below(inputs, _row(feed, k)))
-        K = _fixed(_append(_row(kappa, k), (-1, 0)))
-        Z = _fixed(_append(units, (-bound[0], bound[1] - 1)))
+        F = aligned(_below(states, _row(outputs, k)))
+        G = aligned(_below(inputs, _row(feed, k)))
+        K = aligned(_append(_row(kappa, k), (-1, 0)))
+        Z = aligned(_append(units, (-bound[0], bound[1] - 1)))
         G = Fixed(G.m * radii.m, G.e + radii.e)
-        T = _slack(F, G, K, Z, _fixed(_row(nu, k)))
-        if not _dominates(T, _fixed(_row(packed, k))):
+        T = _slack(F, G, K, Z, aligned(_row(nu, k)))
+        if not _dominates(T, aligned(_row(packed, k))):
             return False
     return prove_well_posed(A, z)
 
@@ -143,13 +138,6 @@ def _dominates(T: Fixed, packed: Fixed) -> bool:
 def _sum(*terms: Fixed) -> Fixed:
     lowest = min(e for _, e in terms)
     return Fixed(np.asarray(sum(m * (1 << (e - lowest)) for m, e in terms)), lowest)
-
-
-def _fixed(numbers: Integers) -> Fixed:
-    m, e = numbers
-    e = np.where(m == 0, e.max(), e)  # zero is zero at any exponent
-    lowest = int(e.min())
-    return Fixed(np.left_shift(m.astype(object), (e - lowest).astype(object)), lowest)
 
 
 def _read(values: Any, name: str, shape: tuple[int, int]) -> Integers:
