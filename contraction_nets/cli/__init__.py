@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from contraction_nets.cli.attack import attack
 from contraction_nets.cli.certify import certify
 from contraction_nets.cli.compare import compare
 from contraction_nets.cli.console import guarded
@@ -23,7 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, certify, verify, project, compare, report):
+for command in (train, certify, verify, project, attack, compare, report):
     app.command()(command)
 
 

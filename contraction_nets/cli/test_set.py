@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,3 +111,23 @@ def held_out(
         )
     inputs = data.test_inputs[:samples].to(network.C)
     return Samples(name, inputs, data.test_targets[:samples].to(network.C.device), data.domain)
+
+
+def parse_radii(text: str) -> list[float]:
+    """The ℓ∞ radii of "0.05,0.1", in input units, as they were given.
+
+    Raises
+    ------
+    ValueError
+        Not finite numbers of at least zero, separated by commas.
+    """
+    try:
+        radii = [float(part) for part in text.split(",")]
+    except ValueError:
+        radii = []
+    if not radii or not all(0 <= radius < math.inf for radius in radii):
+        raise ValueError(
+            f"got --epsilon {text!r}, expected radii of at least 0 separated by commas, such as "
+            "0.05,0.1."
+        )
+    return radii
