@@ -22,21 +22,19 @@ class GlobalMargin(Objective):
 
     In a box of radius ε the output k can gain at most G_tk ε on that of the label t, with
     G_tk = |C_t − C_k|(I − M)⁻¹|B|1 + |D_t − D_k|1 (THEORY §4). So the loss is
-    CE((y_k + G_tk ε)_k / s, t), and where y_t − y_k > G_tk ε for all k, `certified_radii`
+    CE((y_k + G_tk ε)_k / temperature, t), and where y_t − y_k > G_tk ε for all k, `certified_radii`
     certifies the sample at ε. metrics.jsonl has `global_accuracy`, the share of training samples
     of which that holds.
 
-    A network with a Lipschitz budget, which this is best trained with, cannot make its outputs
-    larger to be surer of them. So they are measured by what certifies any sample: the unit s is
-    temperature · ε · max G, of which no gradient is taken.
+    A network with a Lipschitz budget cannot make its outputs larger to be surer of them: the
+    temperature stands in for that. Without a budget outputs and gains find their scale together.
 
     Parameters
     ----------
     epsilon : float
         ℓ∞ radius in input units (pixels in [0, 1]).
     temperature : float
-        Of the softmax, in units of the margin that certifies any sample; the smaller, the less
-        samples count that are certified or out of reach already.
+        Of the softmax, in output units; about a fiftieth of a Lipschitz budget does well.
     clean_weight : float
         Share, in [0, 1], of the cross-entropy without ε in the loss.
     ramp : float
@@ -49,7 +47,7 @@ class GlobalMargin(Objective):
     """
 
     epsilon: float
-    temperature: float = 0.2
+    temperature: float = 1.0
     clean_weight: float = 0.0
     ramp: float = 0.25
     name: ClassVar[str] = "global"
@@ -66,13 +64,11 @@ class GlobalMargin(Objective):
         refuse_values(data, self.name)
 
     def loss(self, module: ImplicitNetwork, u: Tensor, y: Tensor, progress: float) -> Loss:
-        output, pairs = module(u), pairwise_gains(module)
-        gains = pairs[y]
+        output, gains = module(u), pairwise_gains(module)[y]
         worst = output + growth(progress, self.ramp) * self.epsilon * gains
-        unit = self.temperature * self.epsilon * pairs.detach().max()
-        value = functional.cross_entropy(worst / unit, y)
+        value = functional.cross_entropy(worst / self.temperature, y)
         if self.clean_weight:
-            clean = functional.cross_entropy(output / unit, y)
+            clean = functional.cross_entropy(output / self.temperature, y)
             value = value + self.clean_weight * (clean - value)
         with torch.no_grad():
             others = (output + self.epsilon * gains).scatter(1, y[:, None], -torch.inf)
