@@ -36,7 +36,9 @@ if TYPE_CHECKING:
         interval_bounds,
         interval_margins,
     )
+    from contraction_nets.robustness.ladder import verify_robustness
     from contraction_nets.robustness.radius import CertifiedRadii, certified_radii
+    from contraction_nets.robustness.result import RobustnessResult, Verdict
     from contraction_nets.solving.projection import project
     from contraction_nets.solving.registry import available_solvers
     from contraction_nets.training.interval_loss import IntervalLoss
@@ -66,7 +68,9 @@ _HOME = {
     "nn.penalty": ("lipschitz_penalty",),
     "robustness.attacks.run": ("AttackResult", "attack"),
     "robustness.intervals": ("IntervalBounds", "interval_bounds", "interval_margins"),
+    "robustness.ladder": ("verify_robustness",),
     "robustness.radius": ("CertifiedRadii", "certified_radii"),
+    "robustness.result": ("RobustnessResult", "Verdict"),
     "solving.projection": ("project",),
     "solving.registry": ("available_solvers",),
     "training.interval_loss": ("IntervalLoss",),
@@ -91,10 +95,12 @@ __all__ = [
     "LipschitzCertificate",
     "NotWellPosedError",
     "OptimalWeights",
+    "RobustnessResult",
     "SmallBoxes",
     "SolverError",
     "TrainingResult",
     "UnknownSolverError",
+    "Verdict",
     "attack",
     "available_solvers",
     "certified_radii",
@@ -112,6 +118,7 @@ __all__ = [
     "project_",
     "project_after_step",
     "verify_document",
+    "verify_robustness",
 ]
 
 
