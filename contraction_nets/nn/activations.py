@@ -25,6 +25,9 @@ _PLAIN_NEWTON_STEPS = 8  # before the bracket is built; enough unless |a| or |s|
 class Activation(Named, ABC):
     """One elementwise φ."""
 
+    linear: ClassVar[None] = None
+    homogeneous: ClassVar[bool] = False
+
     @abstractmethod
     def __call__(self, y: Tensor) -> Tensor:
         """φ(y), elementwise."""
@@ -89,6 +92,7 @@ class ReLU(Activation):
     """max(y, 0)."""
 
     name: ClassVar[str] = "relu"
+    homogeneous: ClassVar[bool] = True
 
     def __call__(self, y: Tensor) -> Tensor:
         return torch.relu(y)

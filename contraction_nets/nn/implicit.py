@@ -36,6 +36,14 @@ class Scaling:
 
     factor: Tensor
 
+    @property
+    def linear(self) -> Tensor:
+        return self.factor
+
+    @property
+    def homogeneous(self) -> bool:
+        return False
+
     def __call__(self, y: Tensor) -> Tensor:
         return self.factor * y
 
@@ -44,7 +52,7 @@ class Scaling:
 
     def resolvent_map(self, a: Tensor) -> Callable[[Tensor], Tensor]:
         scale = self.factor / (1 - a * self.factor)
-        return lambda y: scale * y
+        return lambda y: y.mul_(scale)
 
     def take(self, rows: Tensor) -> Scaling:
         return Scaling(self.factor[rows])

@@ -46,8 +46,8 @@ class StateOperator(ABC):
         """A_ii + Σ_{j≠i} (η_j/η_i) |A_ij| for every row, in float64; the largest is μ_{∞,η}(A)."""
 
     @abstractmethod
-    def without_diagonal(self) -> StateOperator:
-        """The map of A minus its diagonal."""
+    def without_diagonal(self, gain: Tensor | None = None) -> StateOperator:
+        """The map of A minus its diagonal, with every row times its gain (of a state) if any."""
 
     @abstractmethod
     def transposed(self) -> StateOperator:
@@ -70,7 +70,8 @@ class Dense(StateOperator):
 
     @cached_property
     def _right(self) -> Tensor:
-        return self.weight.T.contiguous()
+        # A copy in the other order would take longer than it saves in a hundred products.
+        return self.weight.T
 
     def affine(self, x: Tensor, s: Tensor) -> Tensor:
         return torch.addmm(s, x, self._right)
@@ -83,8 +84,8 @@ class Dense(StateOperator):
         majorant = self.without_diagonal().weight.to(torch.float64).abs()
         return self.diagonal + majorant @ eta.expand(len(majorant)) / eta
 
-    def without_diagonal(self) -> Dense:
-        weight = self.weight.clone()
+    def without_diagonal(self, gain: Tensor | None = None) -> Dense:
+        weight = self.weight.clone() if gain is None else self.weight * gain[:, None]
         weight.diagonal().zero_()
         return Dense(weight)
 
@@ -122,8 +123,9 @@ class Sparse(StateOperator):
         weights = eta.to(torch.float64).expand(self.weight.shape[0])
         return self._summed(majorant * weights[self.weight.indices()[1]]) / weights
 
-    def without_diagonal(self) -> Sparse:
-        return self._with(torch.where(self._on_diagonal, 0.0, self.weight.values()))
+    def without_diagonal(self, gain: Tensor | None = None) -> Sparse:
+        values = torch.where(self._on_diagonal, 0.0, self.weight.values())
+        return self._with(values if gain is None else values * gain[self.weight.indices()[0]])
 
     def transposed(self) -> Sparse:
         return Sparse(self.weight.t().coalesce())
@@ -175,8 +177,8 @@ class Convolution(StateOperator):
         rest = self.without_diagonal().weight.to(torch.float64).abs().sum(dim=(1, 2, 3))
         return self.diagonal.flatten() + rest
 
-    def without_diagonal(self) -> Convolution:
-        weight = self.weight.clone()
+    def without_diagonal(self, gain: Tensor | None = None) -> Convolution:
+        weight = self.weight.clone() if gain is None else self.weight * gain[..., None]
         weight[self._centre] = 0.0
         return Convolution(weight)
 

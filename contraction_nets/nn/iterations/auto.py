@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,31 +12,40 @@ from torch import Tensor
 
 from contraction_nets.nn.iterations.accelerated import Accelerated
 from contraction_nets.nn.iterations.base import Elementwise, Iteration
+from contraction_nets.nn.iterations.costs import NEWTON_STEPS, Costs, reduced_rank_steps
 from contraction_nets.nn.iterations.diagonal_resolvent import DiagonalMap, DiagonalResolvent
 from contraction_nets.nn.iterations.loop import FIRST_LOOK, Solved, next_look, steps_left
-from contraction_nets.nn.iterations.newton import Newton
+from contraction_nets.nn.iterations.newton import Newton, solve_shared
 from contraction_nets.nn.iterations.reduced_rank import ReducedRank
 from contraction_nets.nn.operators import Dense, StateOperator
 
-_NEWTON_STEPS = 4
-_NEAR = 8
-"""Steps left that are not worth a thought."""
+_AT_ONCE = 8
+"""Plain steps that a linear equation may cost at once: few take less."""
 _FEW = 16
 """Samples looked at first."""
+_MANY = 6
+"""Times what leaving out samples costs that the rest of the way must, to look who is done."""
 _FAR = 1000
 """Steps left where the residual has not fallen yet."""
+_ALIGNED = 0.5
+"""Cosine of two successive defects from which on the way is called slow, not turning."""
+_RENT = 8
+"""Newton steps that plain ones may cost before the way is given up that turns."""
 
 
 @dataclass(frozen=True)
 class Auto(Iteration):
     """Diagonal resolvent, then something faster for the samples with a long way to go.
 
-    It starts as `DiagonalResolvent`. Whenever it measures the residual, a model of the cost of
-    a step (`_Costs`) says whether the rest of the way at the rate seen is cheaper with
-    `ReducedRank` or `Newton`; samples that meet the tolerance leave the batch where
-    that saves work, and `steps` counts every application of A to what is left. All three
-    converge wherever the network is well-posed. The decisions depend on the data alone, not on
-    a clock.
+    It starts as `DiagonalResolvent`, but solves a linear equation (that of a gradient) by one
+    factorization where that costs no more than a few steps. Whenever it measures the residual, a
+    model of the `Costs` of a step says whether the rest of the way at the rate seen is cheaper
+    with `ReducedRank`, which goes on from the plain steps taken, or `Newton`. Two successive
+    steps tell first whether the iterates creep along a few directions, where these help, or
+    turn, as on the cycles of a permutation, where they do not. Samples that meet the tolerance
+    leave the batch where that saves work, and `steps` counts every application of A to what is
+    left. All of them converge wherever the network is well-posed. The decisions depend on the
+    data alone, not on a clock.
     """
 
     name: ClassVar[str] = "auto"
@@ -52,41 +62,11 @@ class Auto(Iteration):
         max_steps: int,
     ) -> Solved:
         matrix = operator.weight if isinstance(operator, Dense) else None
-        base = self.prepare(operator, activation, s)
-        return _Run(base, matrix, _Costs(s[:1].numel(), operator.multiplications(s))).solve(
-            tol, max_steps
-        )
-
-
-@dataclass(frozen=True)
-class _Costs:
-    """Microseconds of one step of a batch, as measured on one core; only ratios matter.
-
-    Attributes
-    ----------
-    states : int
-    multiplications : int
-        Of A x for one sample.
-    """
-
-    states: int
-    multiplications: int
-
-    def plain(self, batch: int) -> float:
-        # The weights have to be read once, however small the batch.
-        product = max(batch * self.multiplications / 4e4, self.multiplications / 1.2e4)
-        return 12 + product + 3e-4 * batch * self.states
-
-    def leaving_out(self, batch: int) -> float:
-        return 100 + 0.01 * batch * self.states
-
-    def reduced_rank(self, batch: int) -> float:
-        return self.plain(batch) + 65 + 4e-3 * batch * self.states
-
-    def newton(self, batch: int, active: int, shared: bool) -> float:
-        factor = 25 + 6e-3 * active**2 + active**3 / 1e5
-        rest = batch * active**2 / 2e4 if shared else (batch - 1) * factor
-        return self.plain(batch) + 150 + factor + rest
+        costs = Costs(s[:1].numel(), operator.multiplications(s))
+        run = _Run(matrix, costs)
+        start = run.solved_at_once(activation, s)
+        run.begin(self.prepare(operator, activation, s))
+        return run.solve(start, tol, max_steps)
 
 
 class _Run:
@@ -101,20 +81,53 @@ class _Run:
         max |x − φ(A x + s)| and max |x| of every sample when it was last measured; those of
         the samples that have left are what matters.
     moved : tensor
-        |x − φ(A x + s)| of the samples in the stage.
+        x − φ(A x + s) of the samples in the stage.
     rows : (open,) tensor of int, or None
         The samples in the stage; None while that is all of them.
     """
 
-    def __init__(self, base: DiagonalMap, matrix: Tensor | None, costs: _Costs) -> None:
-        self.whole, self.base, self.matrix, self.costs = base, base, matrix, costs
-        self.stage: DiagonalMap | Accelerated = base
-        self.cost = costs.plain
+    whole: DiagonalMap
+    base: DiagonalMap
+    stage: DiagonalMap | Accelerated
+
+    def __init__(self, matrix: Tensor | None, costs: Costs) -> None:
+        self.matrix, self.costs, self.cost = matrix, costs, costs.plain
         self.rows: Tensor | None = None
         self.factorizations = 0
+        self._past: deque[Tensor] = deque(maxlen=ReducedRank.steps_used)
+        # When steps are compared next, whether they turned, and what counts as aligned.
+        self._due, self._turning, self._aligned = 0, False, _ALIGNED
 
-    def solve(self, tol: float, max_steps: int) -> Solved:
-        x, steps, look = self.base.start(), 0, min(FIRST_LOOK, max_steps)
+    def begin(self, base: DiagonalMap) -> None:
+        """Take plain steps on these samples."""
+        self.whole = self.base = self.stage = base
+
+    def solved_at_once(self, activation: Elementwise, s: Tensor) -> Tensor | None:
+        """The solution of a linear equation whose samples share one matrix, if it is cheap."""
+        factor, batch = activation.linear, len(s)
+        if factor is None or self.matrix is None or not batch:
+            return None
+        costs = self.costs
+        limit = _AT_ONCE * costs.plain(batch)
+        if costs.linear(batch, 1) > limit or not torch.equal(factor[0], factor[-1]):
+            return None
+        slope = factor[0]
+        places = slope.nonzero()[:, 0]
+        if costs.linear(batch, len(places)) > limit or not bool((factor == slope).all()):
+            return None
+        self.factorizations += 1
+        if len(places) == len(slope):
+            x = solve_shared(self.matrix, slope, slope * s)
+        else:
+            x = torch.zeros_like(s)
+            block = self.matrix.index_select(0, places).index_select(1, places)
+            slope = slope[places]
+            x.index_copy_(1, places, solve_shared(block, slope, slope * s[:, places]))
+        return x
+
+    def solve(self, start: Tensor | None, tol: float, max_steps: int) -> Solved:
+        x, steps = self.base.start() if start is None else start, 0
+        look = 1 if start is not None else min(FIRST_LOOK, max_steps)
         since: tuple[int, float] | None = None  # the rate is that from here to now
         while True:
             y = self.stage.apply(x)
@@ -122,16 +135,21 @@ class _Run:
             if steps >= look:
                 residual, scale = self._measure(x, y)
                 target = tol * scale
+                if start is not None and not residual <= target:
+                    # Too near the limit for the digits there are: from the beginning.
+                    start, x = None, self.base.start()
+                    look = min(steps + FIRST_LOOK, max_steps)
+                    if steps < max_steps:
+                        continue
                 if residual <= target or steps >= max_steps or not math.isfinite(residual):
                     factorizations = self.factorizations + self.stage.factorizations
                     return Solved(self.x, steps, residual, residual <= target, factorizations)
-                now = (steps, residual)
-                since = since or (0, scale)
+                now, since = (steps, residual), since or (0, scale)
                 plain = self.stage is self.base
                 left = min(
                     steps_left(since, now, target), _FAR if plain else 2 * (steps - since[0])
                 )
-                if left > _NEAR or not plain:
+                if self._worth_a_thought(left, len(x)):
                     if self.rows is None:
                         self.defect = self._defects()
                     unmet = ~(self.defect <= target)
@@ -139,25 +157,41 @@ class _Run:
                         x, since, look = self._reopen(unmet), now, steps + 1
                         continue
                     x, y = self._leave_out(unmet, x, y, left)
-                    faster = self._faster(x, y, left)
+                    faster = self._faster(x, y, steps, left)
                     if faster is not None:
                         self.factorizations += self.stage.factorizations
                         self.stage, since = faster, now
-                look = next_look(since, now, target)
-                look = min(look, steps + self.stage.stride, max_steps)
+                look = self._next_look(since, now, target, len(x), max_steps)
                 if self.stage is self.base:
                     since = now
+            self._past.append(x)
             x = self.stage.advance(x, y)
+
+    def _next_look(
+        self,
+        since: tuple[int, float],
+        now: tuple[int, float],
+        target: float,
+        batch: int,
+        max_steps: int,
+    ) -> int:
+        """When to measure next."""
+        steps, look = now[0], next_look(since, now, target)
+        if self._turning and self.stage is self.base:
+            # A way that turns ends without notice; a look may cost a tenth of the steps.
+            often = 10 * self.costs.look(batch) / self.cost(batch)
+            look = min(look, steps + max(1, math.ceil(max(often, steps / 16))))
+        return min(look, steps + self.stage.stride, max_steps)
 
     def _measure(self, x: Tensor, y: Tensor) -> tuple[float, float]:
         """max |x − φ(A x + s)| and max |x|, also of the samples that have left."""
         if not len(x):
-            self.x = x
+            self.x, self.moved = x, x
             return 0.0, 0.0
-        self.moved = (x - self.stage.image(x, y)).abs_()
-        residual, scale = torch.stack([self.moved.amax(), x.abs().amax()]).tolist()
+        self.moved = x - self.stage.image(x, y)
         if self.rows is None:
             self.x = x
+            residual, scale = torch.stack([self.moved.abs().amax(), x.abs().amax()]).tolist()
             return residual, scale
         self.x[self.rows], self.defect[self.rows] = x, self._defects()
         self.size[self.rows] = x.abs().flatten(1).amax(dim=1)
@@ -165,7 +199,22 @@ class _Run:
         return residual, scale
 
     def _defects(self) -> Tensor:
-        return self.moved.flatten(1).amax(dim=1)
+        return self.moved.abs().flatten(1).amax(dim=1)
+
+    def _worth_a_thought(self, left: float, batch: int) -> bool:
+        """Whether leaving out samples, or another method, might save something."""
+        if self.rows is not None or self.stage is not self.base:
+            return True
+        costs, rest = self.costs, left * self.costs.plain(batch)
+        if batch > 1 and rest > _MANY * costs.leaving_out(batch):
+            return True
+        if rest > reduced_rank_steps(left) * costs.reduced_rank(batch):
+            return True
+        return self._factors and rest > NEWTON_STEPS * costs.newton(batch, 1, shared=True)
+
+    @property
+    def _factors(self) -> bool:
+        return self.matrix is not None
 
     def _outside(self, unmet: Tensor) -> bool:
         """Whether a sample that had left is unmet again: the largest state has shrunk."""
@@ -176,10 +225,13 @@ class _Run:
         self.rows = unmet.nonzero()[:, 0]
         self.base = self.stage = self.whole.take(self.rows)
         self.cost = self.costs.plain
+        self._past.clear()
         return self.x[self.rows]
 
     def _leave_out(self, unmet: Tensor, x: Tensor, y: Tensor, left: float) -> tuple[Tensor, Tensor]:
         """Go on with the samples that are unmet, where that saves work."""
+        if len(x) == 1:
+            return x, y
         if self.rows is not None:
             unmet = unmet[self.rows]
         places = unmet.nonzero()[:, 0]
@@ -195,26 +247,45 @@ class _Run:
         plain = self.stage is self.base
         self.stage = self.stage.take(places)
         self.base = self.stage if plain else self.base.take(places)
+        self._past = deque((past[places] for past in self._past), self._past.maxlen)
         return x[places], y[places]
 
-    def _faster(self, x: Tensor, y: Tensor, left: float) -> Accelerated | None:
+    def _faster(self, x: Tensor, y: Tensor, steps: int, left: float) -> Accelerated | None:
         """The stage in which the rest of the way is cheaper, None to stay."""
-        costs, batch = self.costs, len(x)
-        if self.stage.stride == 1:
+        costs, batch, stage = self.costs, len(x), self.stage
+        if stage.stride == 1:
             return None
-        best, stage = left * self.cost(batch), None
-        if self.stage is self.base:
-            # Steps that it takes of those left, on nearly critical matrices.
-            jumps = (6 + 2.5 * math.sqrt(left)) * costs.reduced_rank(batch)
+        best, chosen = left * self.cost(batch), ""
+        if stage is self.base:
+            jumps = reduced_rank_steps(left) * costs.reduced_rank(batch)
             if jumps < best:
-                best, stage = jumps, ReducedRank().accelerate(self.base)
-                self.cost = costs.reduced_rank
-        if self.matrix is None or _NEWTON_STEPS * costs.newton(batch, 1, shared=True) >= best:
-            return stage
-        active, shared = self._pattern(x, y)
-        if _NEWTON_STEPS * costs.newton(batch, active, shared) < best:
-            stage = Newton().accelerate(self.base, self.matrix)
-        return stage
+                best, chosen = jumps, "reduced_rank"
+        rented = self._turning and stage is self.base
+        if self._factors and NEWTON_STEPS * costs.newton(batch, 1, shared=True) < best:
+            active, shared = self._pattern(x, y)
+            newton = costs.newton(batch, active, shared)
+            if NEWTON_STEPS * newton < best:
+                best, chosen = NEWTON_STEPS * newton, "newton"
+            rented = rented and steps * costs.plain(batch) > _RENT * newton
+        if not chosen or (stage is self.base and not rented and not self._creeps(x, steps)):
+            return None
+        if chosen == "newton" and self.matrix is not None:
+            return Newton().accelerate(self.base, self.matrix)
+        self.cost = costs.reduced_rank
+        return ReducedRank().accelerate(self.base, self._past)
+
+    def _creeps(self, x: Tensor, steps: int) -> bool:
+        """Whether the last two plain steps are aligned."""
+        if steps < self._due or len(self._past) < 2:
+            return False
+        last, before = self._past[-1], self._past[-2]
+        a, b = (x - last).flatten(), (last - before).flatten()
+        # Of size one, so that no square overflows or vanishes.
+        a, b = a / a.abs().amax(), b / b.abs().amax()
+        cosine = abs(float(a @ b / (a.norm() * b.norm())))
+        self._turning, self._due = not cosine >= self._aligned, 2 * steps
+        self._aligned = max(0.2, self._aligned / 2)
+        return not self._turning
 
     def _pattern(self, x: Tensor, y: Tensor) -> tuple[int, bool]:
         """The most states with a slope, and whether all samples share their slopes."""

@@ -21,7 +21,22 @@ from contraction_nets.nn.operators import Dense, StateOperator
 
 
 class Elementwise(Protocol):
-    """What an iteration needs of φ."""
+    """What an iteration needs of φ.
+
+    Attributes
+    ----------
+    linear : (batch, ...) tensor, or None
+        The factors of a φ that multiplies with them, None for all others.
+    homogeneous : bool
+        Whether φ is one function with φ(g y) = g φ(y) for every g > 0 and x = φ(a x + s) where
+        x = φ(s / (1 − a)).
+    """
+
+    @property
+    def linear(self) -> Tensor | None: ...
+
+    @property
+    def homogeneous(self) -> bool: ...
 
     def __call__(self, y: Tensor) -> Tensor: ...
 

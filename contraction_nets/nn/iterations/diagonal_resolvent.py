@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from contraction_nets.nn.iterations.base import Elementwise, Iteration, Prepared
@@ -22,7 +23,11 @@ class DiagonalResolvent(Iteration):
     name: ClassVar[str] = "diagonal_resolvent"
 
     def prepare(self, operator: StateOperator, activation: Elementwise, s: Tensor) -> DiagonalMap:
-        return DiagonalMap(operator.without_diagonal(), operator.diagonal, activation, s)
+        a = operator.diagonal
+        if activation.homogeneous:
+            gain = 1 / (1 - a)
+            return _HomogeneousMap(operator.without_diagonal(gain), a, activation, s, gain)
+        return DiagonalMap(operator.without_diagonal(), a, activation, s)
 
 
 class DiagonalMap(Prepared):
@@ -35,14 +40,15 @@ class DiagonalMap(Prepared):
     diagonal : tensor
         That diagonal, broadcastable against a state.
     activation : Elementwise
-    s : (batch, ...) tensor
+    drive : (batch, ...) tensor
+        The s of the equation.
     """
 
     def __init__(
-        self, linear: StateOperator, diagonal: Tensor, activation: Elementwise, s: Tensor
+        self, linear: StateOperator, diagonal: Tensor, activation: Elementwise, drive: Tensor
     ) -> None:
-        super().__init__(linear, s)
-        self.diagonal, self.activation = diagonal, activation
+        super().__init__(linear, drive)
+        self.diagonal, self.activation, self.drive = diagonal, activation, drive
         self._resolvent = activation.resolvent_map(diagonal)
 
     def advance(self, x: Tensor, y: Tensor) -> Tensor:
@@ -58,4 +64,30 @@ class DiagonalMap(Prepared):
     def take(self, rows: Tensor) -> DiagonalMap:
         """The same map on some of the samples."""
         activation = self.activation.take(rows)
-        return DiagonalMap(self.linear, self.diagonal, activation, self.s[rows])
+        return DiagonalMap(self.linear, self.diagonal, activation, self.drive[rows])
+
+
+class _HomogeneousMap(DiagonalMap):
+    """The same for φ with φ(g y) = g φ(y), g > 0: J(y) = φ(g y), and g can be part of A and s."""
+
+    def __init__(
+        self,
+        linear: StateOperator,
+        diagonal: Tensor,
+        activation: Elementwise,
+        drive: Tensor,
+        gain: Tensor,
+    ) -> None:
+        super().__init__(linear, diagonal, activation, drive)
+        self.gain, self.s = gain, drive * gain
+
+    def advance(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.activation(y)
+
+    def preactivation(self, x: Tensor, y: Tensor) -> Tensor:
+        return torch.addcdiv(self.diagonal * x, y, self.gain)
+
+    def take(self, rows: Tensor) -> DiagonalMap:
+        return _HomogeneousMap(
+            self.linear, self.diagonal, self.activation.take(rows), self.drive[rows], self.gain
+        )

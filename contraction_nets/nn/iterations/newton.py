@@ -59,7 +59,7 @@ class _Newton(Accelerated):
 
     def propose(self, x: Tensor, g: Tensor, f: Tensor, failed: Tensor | None) -> Tensor:
         slope, image = self.base.activation.slope(self._y), self.base.activation(self._y)
-        right = image - slope * (self._y - self.s)
+        right = image - slope * (self._y - self.base.drive)
         # Samples at the level of rounding, and those that rest, take the plain step.
         moving = f.abs().amax(dim=1) > self._level * g.abs().amax(dim=1)
         busy = moving & (self._state["rest"] == 0)
@@ -91,9 +91,24 @@ class _Newton(Accelerated):
 
     def _solve_together(self, slope: Tensor, right: Tensor, inside: Tensor) -> Tensor:
         places = inside.nonzero()[:, 0]
-        block = -slope[places, None] * self.A[places][:, places]
-        block.diagonal().add_(1)
-        solved, _ = torch.linalg.solve_ex(block, right[:, places].T)
+        if len(places) == len(slope):
+            return solve_shared(self.A, slope, right)
         x = torch.zeros_like(right)
-        x[:, places] = solved.T
-        return x
+        block = self.A.index_select(0, places).index_select(1, places)
+        solved = solve_shared(block, slope[places], right.index_select(1, places))
+        return x.index_copy_(1, places, solved)
+
+
+def solve_shared(A: Tensor, slope: Tensor, right: Tensor) -> Tensor:
+    """x with (I − D A) x = right for every sample, D = diag(slope); not finite where there is none.
+
+    Parameters
+    ----------
+    A : (n, n) tensor
+    slope : (n,) tensor
+    right : (batch, n) tensor
+    """
+    block = A * -slope[:, None]
+    block.diagonal().add_(1)
+    solved, _ = torch.linalg.solve_ex(block, right.T)
+    return solved.T

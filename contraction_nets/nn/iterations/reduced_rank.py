@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar
@@ -34,6 +35,8 @@ class ReducedRank(Iteration):
 
     rank: float = 4
     name: ClassVar[str] = "reduced_rank"
+    steps_used: ClassVar[int] = 5
+    """Plain steps before a jump of the default rank, of which it can make use."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rank", whole_memory(self.rank, self.name))
@@ -41,16 +44,16 @@ class ReducedRank(Iteration):
     def prepare(self, operator: StateOperator, activation: Elementwise, s: Tensor) -> Accelerated:
         return self.accelerate(DiagonalResolvent().prepare(operator, activation, s))
 
-    def accelerate(self, base: DiagonalMap) -> Accelerated:
-        """This acceleration of a base map."""
-        return _ReducedRank(base, int(self.rank))
+    def accelerate(self, base: DiagonalMap, past: Iterable[Tensor] = ()) -> Accelerated:
+        """This acceleration of a base map, whose plain steps led from one to the next of `past`."""
+        return _ReducedRank(base, int(self.rank), past)
 
 
 class _ReducedRank(Accelerated):
-    def __init__(self, base: DiagonalMap, rank: int) -> None:
+    def __init__(self, base: DiagonalMap, rank: int, past: Iterable[Tensor] = ()) -> None:
         super().__init__(base, patience=3)
         self.rank, self.stride = rank, rank + 2
-        self._past: list[Tensor] = []
+        self._past = [x.flatten(1) for x in past][-rank - 1 :]
 
     def advance(self, x: Tensor, y: Tensor) -> Tensor:
         self._past.append(x.flatten(1))
