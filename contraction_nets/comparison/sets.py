@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
 
 from contraction_nets.certificates.diagnosis import diagnose
 from contraction_nets.certificates.lipschitz import lipschitz_certificate
@@ -25,6 +23,8 @@ from contraction_nets.geometry.sets import ConstraintSet, MonotoneSet, NormBall
 from contraction_nets.nn.constrain import project_
 from contraction_nets.nn.layers import ImplicitNetwork
 from contraction_nets.training.data import Dataset
+from contraction_nets.training.loop import evaluate
+from contraction_nets.training.objectives import loss_function
 
 Array = NDArray[np.float64]
 Row = dict[str, Any]
@@ -41,7 +41,7 @@ SETS = {
 
 _REFRESH = 25  # steps after which the adaptive weights are computed anew
 _SPREAD = 1e-3  # smallest weight, the largest being one
-_BATCH, _TEST_BATCH = 50, 1000
+_BATCH = 50
 
 
 def set_values(A: Array) -> dict[str, Array]:
@@ -142,7 +142,7 @@ def train_on_sets(
     Returns
     -------
     list of dict
-        set, seed, train_loss, test_loss, test_accuracy (None for functions), `values` of all
+        set, seed, gamma, train_loss, test_loss, test_accuracy (None for functions), `values` of all
         four bounds of the trained A, lipschitz_bound (ℓ∞ → ℓ∞, proved; None where the network
         is not well-posed in ℓ∞), euclidean_bound (√p times the ℓ2 bound, which bounds ℓ∞ → ℓ∞
         too, in float64; None where the network is not monotone), norm_product_bound,
@@ -154,18 +154,44 @@ def train_on_sets(
     ValueError
         Another set, or γ ≥ 1.
     """
+    return [
+        row
+        for row, _ in trainings(
+            data,
+            hidden=hidden,
+            gamma=gamma,
+            epochs=epochs,
+            learning_rate=learning_rate,
+            seeds=seeds,
+            sets=sets,
+            progress=progress,
+        )
+    ]
+
+
+def trainings(
+    data: Dataset,
+    *,
+    hidden: int,
+    gamma: float,
+    epochs: int,
+    learning_rate: float,
+    seeds: Sequence[int],
+    sets: Sequence[str],
+    progress: Progress | None = None,
+) -> Iterator[tuple[Row, ImplicitNetwork]]:
+    """The rows of `train_on_sets` one by one, each with its network; arguments as there."""
     if unknown := sorted(set(sets) - set(SETS)):
         raise ValueError(f"got the set {unknown[0]!r}, expected one of {', '.join(SETS)}.")
     steps = epochs * math.ceil(len(data.train_inputs) / _BATCH)
-    total, rows = steps * len(seeds) * len(sets), []
+    total = steps * len(seeds) * len(sets)
     for k, (seed, name) in enumerate((seed, name) for seed in seeds for name in sets):
-        row: Row = {"set": name, "seed": seed}
+        row: Row = {"set": name, "seed": seed, "gamma": gamma}
         training = _Training(data, name, hidden, gamma, steps, learning_rate, seed)
         for done in training.run(row, epochs):
             if progress is not None:
                 progress(k * steps + done, total)
-        rows.append(row)
-    return rows
+        yield row, training.network
 
 
 class _Training:
@@ -208,7 +234,7 @@ class _Training:
         for _ in range(epochs):
             loss_sum = 0.0
             for batch in torch.randperm(len(data.train_inputs), generator=order).split(_BATCH):
-                loss = self._loss(network(data.train_inputs[batch]), data.train_targets[batch])
+                loss = loss_function(network(data.train_inputs[batch]), data.train_targets[batch])
                 self.optimizer.zero_grad()
                 loss.backward()
                 self.optimizer.step()
@@ -220,13 +246,10 @@ class _Training:
         row["train_loss"] = loss_sum / len(data.train_inputs)
         row["seconds"] = time.perf_counter() - started
         row["iterations"] = float(np.mean(self.iterations))
-        row |= self._test()
+        row["test_loss"], row["test_accuracy"] = evaluate(
+            network, data.test_inputs, data.test_targets
+        )
         row |= _bounds(network)
-
-    def _loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        if self.data.classifies:
-            return functional.cross_entropy(outputs, targets)
-        return functional.mse_loss(outputs, targets)
 
     def _keep(self, done: int) -> None:
         """Project A onto the set; every so often choose better weights η first."""
@@ -239,15 +262,6 @@ class _Training:
             eta = optimal_weights(layer.A.detach().double().numpy()).eta
             layer.eta.copy_(torch.from_numpy(np.maximum(eta, _SPREAD)))
         project_(self.network)
-
-    @torch.no_grad()
-    def _test(self) -> Row:
-        inputs = self.data.test_inputs.split(_TEST_BATCH)
-        outputs = torch.cat([self.network(u) for u in inputs])
-        targets, accuracy = self.data.test_targets, None
-        if self.data.classifies:
-            accuracy = float((outputs.argmax(dim=1) == targets).double().mean())
-        return {"test_loss": float(self._loss(outputs, targets)), "test_accuracy": accuracy}
 
 
 def _bounds(network: ImplicitNetwork) -> Row:

@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 Array = NDArray[np.float64]
 
-_SET_NAMES = {
+SET_NAMES = {
     "norm_ball": "‖A‖∞ ≤ γ",
     "measure": "μ∞(A) ≤ γ",
     "adaptive": "best weights",
     "monotone": "monotone",
 }
-_SET_COLOURS = {
+"""Constraint set → what pictures call it."""
+SET_COLOURS = {
     "norm_ball": "slate", "measure": "blue", "adaptive": "green", "monotone": "vermilion",
 }  # fmt: skip
 _FAST = ("auto", "diagonal_resolvent", "average", "newton")
@@ -172,11 +173,11 @@ def plot_sets(rows: Sequence[Row], cloud: Sequence[Row]) -> Figure:
     for ax, shift in zip(axes, shifts, strict=False):
         here = [row for row in cloud if row["shift"] == shift]
         scales = np.array([row["scale"] for row in here])
-        for name in _SET_NAMES:
+        for name in SET_NAMES:
             values = 100 * np.array([row[name] for row in here])
             ax.plot(
-                scales, values, color=COLOURS[_SET_COLOURS[name]], linewidth=1.8,
-                label=_SET_NAMES[name],
+                scales, values, color=COLOURS[SET_COLOURS[name]], linewidth=1.8,
+                label=SET_NAMES[name],
             )  # fmt: skip
         ax.set_xscale("log")
         ax.set_ylim(-3, 103)
@@ -199,7 +200,7 @@ def _accuracies(ax: Axes, rows: Sequence[Row]) -> None:
         bound = row["lipschitz_bound"] if proved else row["euclidean_bound"]
         if bound is None:
             continue
-        colour = COLOURS[_SET_COLOURS[row["set"]]]
+        colour = COLOURS[SET_COLOURS[row["set"]]]
         ax.plot(
             [bound], [100 * row["test_accuracy"]], "o", markersize=7, color=colour,
             markerfacecolor=colour if proved else COLOURS["paper"],

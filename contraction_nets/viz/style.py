@@ -90,7 +90,7 @@ def new_figure(
         )
     axes = list(grid.ravel())
     for ax in axes:
-        _plain(ax)
+        plain(ax)
     return figure, axes
 
 
@@ -102,7 +102,8 @@ def _balanced(title: str) -> list[str]:
     return [lines for lines in wrapped if len(lines) == len(best)][-1] if wrapped else best
 
 
-def _plain(ax: Axes) -> None:
+def plain(ax: Axes) -> None:
+    """The look of every axes: a line below, a faint grid of heights, quiet numbers."""
     ax.set_facecolor("none")
     for side, spine in ax.spines.items():
         spine.set_visible(side == "bottom")

@@ -24,7 +24,8 @@ import argparse
 import io
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ import torch
 from contraction_nets import ImplicitNetwork, TrainingResult, fit
 from contraction_nets.certificates.storage import write_atomically, write_json
 from contraction_nets.cli.console import guarded
+from contraction_nets.cli.progress import ProgressBar
 from contraction_nets.comparison.machine import machine
 from contraction_nets.training.checkpoint import CHECKPOINT, CONFIG
 from contraction_nets.training.data import Dataset
@@ -115,12 +117,7 @@ def train(
     resume = (run / CHECKPOINT).exists()
     if not resume:  # interrupted in its first epoch
         (run / CONFIG).unlink(missing_ok=True)
-    with _bar() as progress:
-        task = progress.add_task(name, total=None)
-
-        def on_step(epoch: int, done: int, steps: int) -> None:
-            progress.update(task, total=epochs * steps, completed=(epoch - 1) * steps + done)
-
+    with progress(name) as tell:
         return fit(
             network(),
             data,
@@ -128,7 +125,7 @@ def train(
             seed=seed,
             run=run,
             resume=resume,
-            on_step=on_step,
+            on_step=lambda epoch, done, steps: tell((epoch - 1) * steps + done, epochs * steps),
             **options,
         )
 
@@ -168,11 +165,8 @@ def finish(main: Callable[[], None]) -> None:
     sys.exit(guarded(main))
 
 
-def _bar() -> Any:
-    """A progress bar on stderr."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    percentage = TextColumn("{task.percentage:>3.0f} %")
-    columns = (TextColumn("{task.description}"), BarColumn(), percentage, TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True))
+@contextmanager
+def progress(name: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar on stderr: a function that takes how much is done, and how much there is."""
+    with ProgressBar() as bar:
+        yield lambda done, total: bar.update(name, done, total)
