@@ -384,6 +384,8 @@ def test_modules_are_what_their_stored_weights_are():
         ({"epsilon": math.nan}, "epsilon"),
         ({"epsilon": math.inf}, "epsilon"),
         ({"epsilon": True}, "epsilon"),
+        ({"epsilon": [0.1]}, "epsilon"),
+        ({"epsilon": None}, "epsilon"),
         ({"x": [0.1, 0.2]}, "one input a row"),
         ({"x": [[0.1]]}, "one input a row"),
         ({"x": [[0.1, 0.2, 0.3, math.nan]]}, "NaN"),

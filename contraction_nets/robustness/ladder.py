@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
 from joblib import Parallel, delayed
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from contraction_nets.certificates.weights import ImplicitWeights
 from contraction_nets.nn.layers import ImplicitNetwork
-from contraction_nets.robustness.enclosure import Boxes, enclose
+from contraction_nets.robustness.attacks.ball import as_domain, as_radius
+from contraction_nets.robustness.batch import BatchRungs, OpenSample
 from contraction_nets.robustness.equation import Equation
 from contraction_nets.robustness.result import RUNGS, RobustnessResult, Verdict
-from contraction_nets.robustness.rungs import global_margins, margin_bounds, pairwise_gains
-from contraction_nets.robustness.sample import OpenSample, decide, not_decided
-from contraction_nets.robustness.samples import Samples, as_domain, as_radius, as_samples
+from contraction_nets.robustness.sample import decide
+from contraction_nets.robustness.samples import Samples, as_samples
 
-Array = NDArray[np.float64]
 OnSample = Callable[[int, Verdict], object]
 
 METHODS = (*RUNGS, "auto")
@@ -106,7 +102,10 @@ def verify_robustness(
         if on_sample is not None:
             on_sample(number, verdict)
     return RobustnessResult(
-        as_radius(epsilon), method, as_domain(domain), tuple(v for v in verdicts if v is not None)
+        epsilon=as_radius(epsilon),
+        method=method,
+        domain=None if domain is None else as_domain(domain),
+        verdicts=tuple(verdict for verdict in verdicts if verdict is not None),
     )
 
 
@@ -130,72 +129,15 @@ def _ladder(
     n_jobs: int,
 ) -> Iterator[tuple[int, Verdict]]:
     """Verdicts with the numbers of their samples, as they become known."""
-    equation, gains = Equation.of(weights), pairwise_gains(weights)
+    rungs = BatchRungs.of(weights, radius, rung)
     for start in range(0, len(samples), _BATCH):
         batch = samples.take(slice(start, start + _BATCH))
-        left: dict[int, OpenSample] = {}
-        for number, found in enumerate(_decided_at_once(equation, gains, batch, radius, rung)):
-            if isinstance(found, Verdict):
-                yield start + number, found
-            else:
-                left[start + number] = found
-        yield from _decided_one_by_one(equation, left, rung == "milp", seconds, n_jobs)
-
-
-def _decided_at_once(
-    equation: Equation, gains: Array, batch: Samples, radius: float, rung: str
-) -> list[Verdict | OpenSample]:
-    """What the inputs themselves, global gains and intervals decide, and what they leave open."""
-    start = time.monotonic()
-    labels, size = batch.labels, len(batch)
-    own = np.arange(size), labels
-    low, high = margin_bounds(equation, enclose(equation, batch.inputs, batch.inputs), labels)
-    high[own] = np.inf
-    worst = high.min(axis=1)
-    margins = global_margins(low, gains, labels, radius)
-    margins[own] = np.inf
-    least = margins.min(axis=1)
-    found: list[Verdict | OpenSample] = []
-    found += [Verdict("unknown", "global", m, 0.0, not_decided("global")) for m in least.tolist()]
-    for i in np.flatnonzero(least > 0):
-        found[i] = Verdict("certified", "global", float(least[i]), 0.0)
-    for i in np.flatnonzero(worst < 0):
-        found[i] = Verdict(
-            "falsified", "input", float(worst[i]), 0.0, counterexample=batch.inputs[i]
-        )
-    rows = np.flatnonzero(~(least > 0) & ~(worst < 0))
-    if rung != "global" and len(rows):
-        boxes = enclose(equation, batch.lower[rows], batch.upper[rows])
-        tighter = margin_bounds(equation, boxes, labels[rows])[0]
-        tighter[np.arange(len(rows)), labels[rows]] = np.inf
-        margins[rows] = np.maximum(margins[rows], tighter)
-        for row, i in enumerate(rows):
-            found[i] = _after_intervals(
-                equation, batch, int(i), boxes.take(slice(row, row + 1)), margins[i], rung
-            )
-    share = (time.monotonic() - start) / size
-    return [replace(decision, seconds=share) for decision in found]
-
-
-def _after_intervals(
-    equation: Equation, batch: Samples, i: int, boxes: Boxes, margins: Array, rung: str
-) -> Verdict | OpenSample:
-    """What intervals say of one sample."""
-    least = float(margins.min())
-    if least > 0:
-        return Verdict("certified", "interval", least, 0.0)
-    reason = ""
-    if not boxes.proved[0]:
-        reason = "no box of states can be proved: sums leave the range of float64"
-    elif rung == "interval":
-        reason = not_decided("interval")
-    elif equation.slope is None:
-        reason = f"linear programs need relu or leaky_relu, the network has {equation.activation}"
-    if reason:
-        return Verdict("unknown", "interval", least, 0.0, reason)
-    return OpenSample(
-        int(batch.labels[i]), boxes, batch.inner_lower[i], batch.inner_upper[i], margins, 0.0
-    )
+        found, opened = rungs.decide(batch)
+        for number, verdict in enumerate(found):
+            if number not in opened:
+                yield start + number, verdict
+        left = {start + number: sample for number, sample in opened.items()}
+        yield from _decided_one_by_one(rungs.equation, left, rung == "milp", seconds, n_jobs)
 
 
 def _decided_one_by_one(

@@ -118,3 +118,8 @@ class RobustnessResult:
 
     def _are(self, status: str) -> NDArray[np.bool_]:
         return np.array([verdict.status == status for verdict in self.verdicts], np.bool_)
+
+
+def not_decided(rung: str) -> str:
+    """The reason of a sample that the last rung allowed leaves open."""
+    return f"not decided by the rung {rung}, the last one asked for"

@@ -4,56 +4,18 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from contraction_nets.robustness.enclosure import Boxes, enclose
+from contraction_nets.robustness.batch import OpenSample, confirmed
 from contraction_nets.robustness.equation import Equation
 from contraction_nets.robustness.relaxation import Objective, Relaxation
-from contraction_nets.robustness.result import Verdict
-from contraction_nets.robustness.rungs import margin_bounds
+from contraction_nets.robustness.result import Verdict, not_decided
 from contraction_nets.robustness.search import Bounded, SampleProgram, search
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class OpenSample:
-    """What the cheap rungs left open.
-
-    Attributes
-    ----------
-    label : int
-    boxes : Boxes
-        Of this sample alone.
-    inner_lower, inner_upper : (p,) arrays
-        Inputs between them are in reach.
-    margins : (q,) array
-        Proved lower bounds of y_t − y_k.
-    seconds : float
-        Spent on it already.
-    """
-
-    label: int
-    boxes: Boxes
-    inner_lower: Array
-    inner_upper: Array
-    margins: Array
-    seconds: float
-
-
-def confirmed(equation: Equation, inputs: Array, label: int) -> float:
-    """An upper bound of y_t − y_k at one input (p,) for the k where it is least.
-
-    Below zero the label of the input is proved to be another one.
-    """
-    boxes = enclose(equation, inputs[None], inputs[None])
-    if not boxes.proved[0]:
-        return math.inf
-    upper = margin_bounds(equation, boxes, np.array([label]))[1][0]
-    return float(np.delete(upper, label).min())
 
 
 def decide(equation: Equation, sample: OpenSample, exact: bool, seconds: float) -> Verdict:
@@ -69,9 +31,7 @@ def decide(equation: Equation, sample: OpenSample, exact: bool, seconds: float) 
         reason = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")[:200]
         verdict = decision.unknown("milp" if exact else "lp", reason)
     spent = sample.seconds + time.monotonic() - start
-    return Verdict(
-        verdict.status, verdict.rung, verdict.margin, spent, verdict.reason, verdict.counterexample
-    )
+    return replace(verdict, seconds=spent)
 
 
 class _Decision:
@@ -134,8 +94,3 @@ class _Decision:
 
     def unknown(self, rung: str, reason: str) -> Verdict:
         return Verdict("unknown", rung, float(self.margins.min()), 0.0, reason)
-
-
-def not_decided(rung: str) -> str:
-    """The reason of a sample that the last rung allowed leaves open."""
-    return f"not decided by the rung {rung}, the last one asked for"

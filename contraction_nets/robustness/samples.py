@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from contraction_nets.geometry.measures import as_finite
+from contraction_nets.robustness.attacks.ball import as_domain, as_radius, ball
 
 Array = NDArray[np.float64]
 
@@ -60,58 +60,21 @@ def as_samples(
         Anything that is not m inputs of p numbers in the domain with m labels, a radius of at
         least zero and an interval.
     """
-    radius, limits = as_radius(epsilon), as_domain(domain)
     inputs = as_finite(_array(x, "x"), "x")
     if inputs.ndim != 2 or inputs.shape[1] != input_dim:
         raise ValueError(
             f"x has shape {inputs.shape}, expected (m, {input_dim}): one input a row; reshape it."
         )
     labels = _labels(_array(y, "y"), len(inputs), output_dim)
-    low, high = (-math.inf, math.inf) if limits is None else limits
-    if not ((inputs >= low) & (inputs <= high)).all():
-        raise ValueError(
-            f"x has entries from {inputs.min():g} to {inputs.max():g}, expected them in the domain "
-            f"[{low:g}, {high:g}]; scale the inputs or pass domain=None."
-        )
+    epsilon, domain = as_radius(epsilon), None if domain is None else as_domain(domain)
+    inner = ball(torch.from_numpy(inputs), epsilon, domain)
     with np.errstate(over="ignore"):
-        below, above = inputs - radius, inputs + radius
-    return Samples(
-        inputs,
-        labels,
-        np.maximum(np.where(radius > 0, np.nextafter(below, -np.inf), inputs), low),
-        np.minimum(np.where(radius > 0, np.nextafter(above, np.inf), inputs), high),
-        np.maximum(np.minimum(np.nextafter(below, np.inf), inputs), low),
-        np.minimum(np.maximum(np.nextafter(above, -np.inf), inputs), high),
-    )
-
-
-def as_radius(epsilon: float) -> float:
-    """ε as a float; ValueError unless it is a finite number of at least zero."""
-    if not _is_number(epsilon) or not 0 <= epsilon < math.inf:
-        raise ValueError(
-            f"got epsilon {epsilon!r:.60}, expected a finite number of at least 0, an ℓ∞ distance "
-            "in input units."
-        )
-    return float(epsilon)
-
-
-def as_domain(domain: tuple[float, float] | None) -> tuple[float, float] | None:
-    """The interval as two floats or None; ValueError unless it is one."""
-    if domain is None:
-        return None
-    ends = list(domain) if isinstance(domain, tuple | list) else []
-    if len(ends) != 2 or not all(map(_is_number, ends)) or not -math.inf < ends[0] < ends[1]:
-        ends = []
-    if not ends or not ends[1] < math.inf:
-        raise ValueError(
-            f"got the domain {domain!r:.60}, expected two finite numbers (low, high) with low < "
-            "high, or None for inputs without limits."
-        )
-    return float(ends[0]), float(ends[1])
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real | np.integer | np.floating) and not isinstance(value, bool)
+        lower, upper = inputs - epsilon, inputs + epsilon
+    if epsilon > 0:
+        lower, upper = np.nextafter(lower, -np.inf), np.nextafter(upper, np.inf)
+    if domain is not None:
+        lower, upper = np.maximum(lower, domain[0]), np.minimum(upper, domain[1])
+    return Samples(inputs, labels, lower, upper, inner[0].numpy(), inner[1].numpy())
 
 
 def _array(values: Any, name: str) -> NDArray[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -58,21 +59,25 @@ def ball(u: Tensor, epsilon: float, domain: Domain) -> tuple[Tensor, Tensor]:
 
 def as_radius(epsilon: float) -> float:
     """ε as a float; ValueError unless it is a finite number of at least zero."""
-    if isinstance(epsilon, bool | str) or not 0 <= epsilon < math.inf:
+    if not _is_number(epsilon) or not 0 <= epsilon < math.inf:
         raise ValueError(
-            f"got epsilon {epsilon!r}, expected a finite number of at least 0, in input units."
+            f"got epsilon {epsilon!r:.60}, expected a finite number of at least 0, in input units."
         )
     return float(epsilon)
 
 
 def as_domain(domain: tuple[float, float]) -> tuple[float, float]:
     """Low and high ends; ValueError unless they are two finite numbers in this order."""
-    ends = [float(end) for end in domain if isinstance(end, int | float)]
-    if len(domain) != 2 or len(ends) != 2 or not -math.inf < ends[0] < ends[1] < math.inf:
+    pair = isinstance(domain, tuple | list) and len(domain) == 2 and all(map(_is_number, domain))
+    if not pair or not -math.inf < domain[0] < domain[1] < math.inf:
         raise ValueError(
-            f"got the domain {domain!r}, expected (low, high) with low < high, or None."
+            f"got the domain {domain!r:.60}, expected (low, high) with low < high, or None."
         )
-    return ends[0], ends[1]
+    return float(domain[0]), float(domain[1])
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _inwards(v: Tensor, u: Tensor, epsilon: float) -> Tensor:

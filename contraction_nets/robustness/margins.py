@@ -1,4 +1,4 @@
-"""The rungs that decide many samples at once: the inputs themselves, global gains, intervals."""
+"""Bounds on margins y_t − y_k for many samples at once: from global gains and from boxes."""
 
 from __future__ import annotations
 
