@@ -96,7 +96,7 @@ class DenseSystem(System):
     def scaled(self, exponents: NDArray[np.int64]) -> DenseSystem:
         shift = exponents - exponents[:, None]
         with np.errstate(all="ignore"):
-            factors = np.asfortranarray(np.ldexp(self.factors, shift))
+            factors = np.ldexp(self.factors.T, -shift).T  # by columns, as they were
             return DenseSystem(np.ldexp(self.K, shift), factors)
 
 
