@@ -48,8 +48,11 @@ class Embedded(StateOperator):
         ]
         return self.diagonal + torch.cat(sums)
 
-    def without_diagonal(self) -> Embedded:
+    def without_diagonal(self, gain: Tensor | None = None) -> Embedded:
+        # Both bounds of a state have the diagonal of A, and so the same gain.
         weight = self.weight.clone()
+        if gain is not None:
+            weight *= gain[: weight.shape[1], None]
         weight.diagonal(dim1=1, dim2=2).zero_()
         return Embedded(weight)
 
