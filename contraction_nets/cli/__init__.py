@@ -14,6 +14,7 @@ from contraction_nets.cli.compare import compare
 from contraction_nets.cli.console import guarded
 from contraction_nets.cli.project import project
 from contraction_nets.cli.report import report
+from contraction_nets.cli.robustness import robustness
 from contraction_nets.cli.train import train
 from contraction_nets.cli.verify import verify
 
@@ -24,7 +25,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train, certify, verify, project, attack, compare, report):
+for command in (train, certify, verify, project, robustness, attack, compare, report):
     app.command()(command)
 
 

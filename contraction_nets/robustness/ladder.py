@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
+from numbers import Real
 from typing import Any
 
 from joblib import Parallel, delayed
@@ -85,17 +86,10 @@ def verify_robustness(
     {'certified': 2, 'falsified': 0, 'unknown': 0}
     """
     weights = _weights(network)
-    if method not in METHODS:
-        raise ValueError(f"got the method {method!r:.60}, expected one of {', '.join(METHODS)}.")
-    if not isinstance(n_jobs, int) or isinstance(n_jobs, bool) or n_jobs == 0:
-        raise ValueError(f"got n_jobs {n_jobs!r:.60}, expected a whole number other than zero.")
-    seconds = math.inf if time_limit is None else time_limit
-    if isinstance(seconds, str) or not seconds > 0:
-        raise ValueError(
-            f"got time_limit {time_limit!r:.60}, expected a positive number of seconds or None."
-        )
+    check_options(method, time_limit, n_jobs)
     samples = as_samples(x, y, epsilon, domain, weights.input_dim, weights.output_dim)
     rung = RUNGS[-1] if method == "auto" else method
+    seconds = math.inf if time_limit is None else float(time_limit)
     verdicts: list[Verdict | None] = [None] * len(samples)
     for number, verdict in _ladder(weights, samples, as_radius(epsilon), rung, seconds, n_jobs):
         verdicts[number] = verdict
@@ -107,6 +101,19 @@ def verify_robustness(
         domain=None if domain is None else as_domain(domain),
         verdicts=tuple(verdict for verdict in verdicts if verdict is not None),
     )
+
+
+def check_options(method: str, time_limit: float | None, n_jobs: int) -> None:
+    """ValueError unless `verify_robustness` takes these: to be known before anything is loaded."""
+    if method not in METHODS:
+        raise ValueError(f"got the method {method!r:.60}, expected one of {', '.join(METHODS)}.")
+    if not isinstance(n_jobs, int) or isinstance(n_jobs, bool) or n_jobs == 0:
+        raise ValueError(f"got n_jobs {n_jobs!r:.60}, expected a whole number other than zero.")
+    number = isinstance(time_limit, Real) and not isinstance(time_limit, bool)
+    if time_limit is not None and not (number and time_limit > 0):
+        raise ValueError(
+            f"got time_limit {time_limit!r:.60}, expected a positive number of seconds or None."
+        )
 
 
 def _weights(network: Any) -> ImplicitWeights:

@@ -1,0 +1,155 @@
+"""The verdict file of `contraction-nets robustness`: a sample a row, to go on from."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from contraction_nets.robustness.result import Verdict
+
+Row = dict[str, Any]
+
+COLUMNS = (
+    *("epsilon", "sample", "label", "status", "rung", "margin", "seconds", "reason"),
+    *("method", "domain", "weights"),
+)
+"""Every row says what it is about: the last three are the same in all of them."""
+_EVERY = 5.0  # seconds between two writes of the whole file
+
+
+@dataclass
+class VerdictFile:
+    """Rows by radius and number of the sample, written whole and atomically now and then.
+
+    Attributes
+    ----------
+    path : Path or None
+        A .csv or .json file; nothing is written without one.
+    about : dict
+        The columns method, domain and weights of every row.
+    report : callable
+        What a .json file says besides the rows.
+    rows : dict
+    """
+
+    path: Path | None
+    about: Row
+    report: Callable[[], dict[str, Any]]
+    rows: dict[tuple[float, int], Row] = field(default_factory=dict)
+    _written: float = field(default_factory=time.monotonic)
+
+    def load(self) -> None:
+        """Take over the rows of the file, if it is there; a last row cut off is dropped.
+
+        Raises
+        ------
+        ValueError
+            Another damaged row, or rows about something else.
+        """
+        if self.path is None or not self.path.exists():
+            return
+        raw, whole = _raw_rows(self.path)
+        for number, fields in enumerate(raw):
+            try:
+                row = _checked(fields)
+                key = row["epsilon"], row["sample"]
+                if key in self.rows:
+                    raise ValueError("a sample twice")
+            except (ValueError, TypeError, KeyError, OverflowError) as error:
+                if number == len(raw) - 1 and not whole:
+                    return
+                raise ValueError(
+                    f"row {number + 1} of {self.path.name} is damaged ({error}), expected what "
+                    "robustness wrote; remove the row, or the file to begin anew."
+                ) from error
+            if any(row[name] != value for name, value in self.about.items()):
+                raise ValueError(
+                    f"{self.path.name} is about other weights, another method or domain than "
+                    "asked for, expected the same; choose another --out."
+                )
+            self.rows[key] = row
+
+    def add(self, epsilon: float, sample: int, label: int, verdict: Verdict) -> None:
+        """Note a verdict, and write the file if it was not written lately."""
+        named = {"epsilon": epsilon, "sample": sample, "label": label}
+        self.rows[epsilon, sample] = named | verdict.as_dict() | self.about
+        if time.monotonic() - self._written > _EVERY:
+            self.save()
+
+    def save(self) -> None:
+        """Write all rows, in order."""
+        from contraction_nets.certificates.storage import write_atomically
+
+        if self.path is None:
+            return
+        rows = [self.rows[key] for key in sorted(self.rows)]
+        if self.path.suffix == ".json":
+            text = json.dumps(self.report() | {"verdicts": rows}, indent=1, allow_nan=False) + "\n"
+        else:
+            stream = io.StringIO(newline="")
+            writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+            text = stream.getvalue()
+        write_atomically(self.path, text.encode())
+        self._written = time.monotonic()
+
+
+def _raw_rows(path: Path) -> tuple[list[dict[str, Any]], bool]:
+    """The rows as they are in the file, and whether its last row is whole."""
+    from contraction_nets.certificates.storage import check_regular, read_json
+
+    check_regular(path)
+    if path.suffix == ".json":
+        rows = read_json(path).get("verdicts")
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise ValueError(f"{path.name} has no verdicts, expected what robustness wrote.")
+        return rows, True
+    try:
+        text = path.read_bytes().decode()
+        reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+        found, names = list(reader), reader.fieldnames
+    except (ValueError, OSError, csv.Error) as error:
+        raise ValueError(
+            f"{path.name} cannot be read as verdicts ({error}), expected what robustness wrote."
+        ) from error
+    if text and tuple(names or ()) != COLUMNS:
+        raise ValueError(f"{path.name} has other columns, expected {', '.join(COLUMNS)}.")
+    return found, text.endswith("\n")
+
+
+def _checked(fields: dict[str, Any]) -> Row:
+    """A row with its numbers as such; ValueError, TypeError or KeyError where it is damaged."""
+    from contraction_nets.robustness.result import DECIDED_BY, STATUSES
+
+    if set(fields) != set(COLUMNS) or any(
+        fields[name] is None for name in COLUMNS if name != "margin"
+    ):
+        raise ValueError("it has other columns")
+    margin = fields["margin"]
+    row = {
+        **{name: fields[name] for name in COLUMNS},
+        "epsilon": float(fields["epsilon"]),
+        "sample": int(fields["sample"]),
+        "label": int(fields["label"]),
+        "margin": None if margin in ("", None) else float(margin),
+        "seconds": float(fields["seconds"]),
+    }
+    known = row["status"] in STATUSES and row["rung"] in DECIDED_BY
+    numbers = (row["epsilon"], row["seconds"], row["margin"] or 0.0)
+    if not known or not all(map(math.isfinite, numbers)) or min(row["sample"], row["label"]) < 0:
+        raise ValueError("it says nothing that a verdict can say")
+    sign = row["margin"] or 0.0
+    if (row["status"] == "certified" and not sign > 0) or (
+        row["status"] == "falsified" and not sign < 0
+    ):
+        raise ValueError(f"{row['status']} with the margin {margin}")
+    return row
