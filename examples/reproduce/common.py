@@ -45,13 +45,15 @@ if TYPE_CHECKING:
 _STARTED = time.perf_counter()
 
 
-def start(description: str | None, **options: Any) -> argparse.Namespace:
+def start(description: str | None, *paths: str, **options: Any) -> argparse.Namespace:
     """Read the command line, set the threads and the seed of torch, make the folder.
 
     Parameters
     ----------
     description : str
         What --help says: the docstring of the script.
+    *paths : str
+        Names of arguments without dashes, each of one or more paths.
     **options
         Further options with their defaults, whose type they have; a tuple is an option that
         takes one or more of the type of its first element.
@@ -64,6 +66,8 @@ def start(description: str | None, **options: Any) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    for name in paths:
+        parser.add_argument(name, type=Path, nargs="+")
     parser.add_argument("--data-dir", type=Path, help="folder of the MNIST files; else OpenML")
     parser.add_argument("--out", type=Path, default=Path("runs/reproduce"), help="of the results")
     parser.add_argument("--seed", type=int, default=0)
@@ -130,10 +134,15 @@ def train(
         )
 
 
-def write(chosen: argparse.Namespace, name: str, result: dict[str, Any]) -> None:
-    """Write OUT/name.json: the machine, the arguments, the seconds so far, and the result."""
+def write(
+    chosen: argparse.Namespace, name: str, result: dict[str, Any], *, tell: bool = True
+) -> None:
+    """Write OUT/name.json: the machine, the arguments, the seconds so far, and the result.
+
+    Says so on stderr, unless `tell` is false, as for one of many writes.
+    """
     arguments = {
-        key: str(value) if isinstance(value, Path) else value
+        key: [path.name for path in value] if _are_paths(value) else value
         for key, value in vars(chosen).items()
         if key not in ("data_dir", "out")
     }
@@ -145,7 +154,8 @@ def write(chosen: argparse.Namespace, name: str, result: dict[str, Any]) -> None
     }
     path = chosen.out / f"{name}.json"
     write_json(path, origin | result)
-    print(f"wrote {path}", file=sys.stderr)
+    if tell:
+        print(f"wrote {path}", file=sys.stderr)
 
 
 def draw(chosen: argparse.Namespace, name: str, figure: Figure) -> None:
@@ -163,6 +173,10 @@ def draw(chosen: argparse.Namespace, name: str, figure: Figure) -> None:
 def finish(main: Callable[[], None]) -> None:
     """Run a script and exit with its code; an error is one sentence, as in the commands."""
     sys.exit(guarded(main))
+
+
+def _are_paths(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, Path) for entry in value)
 
 
 @contextmanager

@@ -26,8 +26,8 @@ def main() -> None:
     data = load_data(chosen.data, data_dir=chosen.data_dir)
     network = partial(ImplicitNetwork, data.in_features, chosen.hidden, data.out_features)
     rows = []
-    for weight in chosen.weights:
-        for seed in chosen.seeds:
+    for seed in chosen.seeds:  # one whole curve first
+        for weight in chosen.weights:
             name = f"sweep_{weight:g}_{seed}"
             result = train(
                 chosen, name, network, data, seed=seed, epochs=chosen.epochs,
