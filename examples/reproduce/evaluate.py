@@ -24,6 +24,7 @@ from common import finish, progress, start, write
 
 from contraction_nets import ImplicitWeights, certified_radii, lipschitz_certificate
 from contraction_nets.certificates.storage import read_json
+from contraction_nets.cli.console import finite
 from contraction_nets.cli.test_set import Samples, held_out, trained
 from contraction_nets.errors import ContractionNetsError
 from contraction_nets.nn.layers import ImplicitNetwork
@@ -52,7 +53,7 @@ class Evaluation:
             "config": read_json(run / CONFIG),
             "weights_sha256": self.weights.sha256,
             "lipschitz_bound": self.certificate.bound,
-            "norm_product_bound": min(self.certificate.norm_product_bound, 1e300),
+            "norm_product_bound": finite(self.certificate.norm_product_bound),
             "rows": [],
         }
         path = chosen.out / f"evaluate_{run.name}.json"
@@ -65,9 +66,11 @@ class Evaluation:
     def rows(self) -> list[Row]:
         return self.result["rows"]
 
-    def row(self, kind: str, epsilon: float, samples: int, compute: Callable[[], Row]) -> Row:
-        """The row of this kind, ε and number of samples, computed where it is not there."""
-        key = {"kind": kind, "epsilon": epsilon, "samples": samples}
+    def row(
+        self, kind: str, epsilon: float, samples: int, compute: Callable[[], Row], **options: Any
+    ) -> Row:
+        """The row of this kind, ε, number of samples and options, computed where there is none."""
+        key = {"kind": kind, "epsilon": epsilon, "samples": samples, **options}
         for row in self.rows:
             if key.items() <= row.items():
                 return row
@@ -88,7 +91,8 @@ class Evaluation:
                 )  # fmt: skip
             return {"accuracy": _share(~found.success)}
 
-        return self.row(kind, epsilon, len(self.tested), compute)
+        steps = {"steps": self.chosen.steps} if kind == "pgd" else {}
+        return self.row(kind, epsilon, len(self.tested), compute, **steps)
 
     def certified(self, kind: str, epsilon: float, samples: int) -> Row:
         """Accuracy that a rung proves, all rungs below it included."""
@@ -133,7 +137,10 @@ class Evaluation:
                 )  # fmt: skip
             return {"fallen": certified[found.success].tolist()}
 
-        return self.row("check", row["epsilon"], row["samples"], compute)
+        return self.row(
+            "check", row["epsilon"], row["samples"], compute, restarts=self.chosen.restarts,
+            steps=100,
+        )  # fmt: skip
 
 
 def _ladder(result: RobustnessResult) -> Row:
@@ -181,7 +188,13 @@ def _print(evaluations: list[Evaluation]) -> None:
         Console().print(table)
         for row in evaluation.rows:
             if row["kind"] == "ladder":
-                print(f"ladder, ε = {row['epsilon']:g}, first {row['samples']}: {row['counts']}")
+                counts = ", ".join(f"{count} {status}" for status, count in row["counts"].items())
+                print(f"ladder, ε = {row['epsilon']:g}, first {row['samples']}: {counts}")
+            elif row["kind"] == "check":
+                print(
+                    f"of those certified at ε = {row['epsilon']:g}, {len(row['fallen'])} fell to "
+                    f"PGD with {row['restarts']} restarts of {row['steps']} steps"
+                )
 
 
 def main() -> None:
