@@ -31,8 +31,6 @@ BY_ONE = (-1, 1)
 
 EQUIVALENT = {
     exact: {
-        # All rows have one length.
-        "read_matrix(B, 'B', (n, len(gains[0]))) -> read_matrix(B, 'B', (n, len(gains[-1])))",
         # A that is not square is refused next.
         "weights = ones(read_matrix(A, 'A').shape[0]) if eta is None else read_vector(eta, 'eta')"
         " -> "

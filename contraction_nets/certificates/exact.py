@@ -114,7 +114,6 @@ def prove_gains(A: Any, B: Any, C: Any, D: Any, z: ArrayLike, Y: ArrayLike, G: A
     outputs = full(read_matrix(C, "C", (q, n)))
     transposed = _transposed(read_matrix(A, "A", (n, n)))
     gains = _gains(B, D, Y)
-    read_matrix(B, "B", (n, len(gains[0])))
     for row, own in zip(duals, outputs, strict=True):
         slacks = state_slacks(transposed, integers(row, "Y"))
         if not all(map(at_most, _magnitudes(own, "C"), slacks)):
@@ -149,12 +148,12 @@ def exact_bound(C: Any, D: Any, z: ArrayLike, epsilon: ArrayLike | None = None) 
 
 def _bounds_states(A: Any, B: Any, D: Any, z: ArrayLike, epsilon: ArrayLike | None) -> bool:
     """Whether z > 0, (I − M) z > 0 and (I − M) z ≥ |B|ε."""
-    vector, inputs = read_vector(z, "z"), read_matrix(B, "B")
-    n, p = len(vector.m), inputs.shape[1]
-    matrix = read_matrix(A, "A", (n, n))
-    read_matrix(B, "B", (n, p))
+    vector = read_vector(z, "z")
+    n = len(vector.m)
+    matrix, inputs = read_matrix(A, "A", (n, n)), read_matrix(B, "B", (n, None))
+    p = inputs.shape[1]
     if D is not None:
-        read_matrix(D, "D", (read_matrix(D, "D").shape[0], p))
+        read_matrix(D, "D", (None, p))
     drives = row_sums(inputs, read_radii(epsilon, p), _absolute)
     rows = zip(drives, state_slacks(matrix, vector), strict=True)
     return _positive(vector) and all(slack[0] > 0 and at_most(row, slack) for row, slack in rows)
@@ -175,11 +174,11 @@ def _measured(A: Any, x: Integers, factor: Dyadic) -> tuple[Iterator[Dyadic], It
 def _outputs(C: Any, D: Any, z: ArrayLike, epsilon: ArrayLike | None) -> list[Dyadic]:
     """Rows of |C| z + |D|ε."""
     vector = read_vector(z, "z")
-    outputs = read_matrix(C, "C", (read_matrix(C, "C").shape[0], len(vector.m)))
+    outputs = read_matrix(C, "C", (None, len(vector.m)))
     gains = list(row_sums(outputs, vector, _absolute))
     if D is None:
         return gains
-    feed = read_matrix(D, "D", (len(gains), read_matrix(D, "D").shape[1]))
+    feed = read_matrix(D, "D", (len(gains), None))
     return list(map(add, gains, row_sums(feed, read_radii(epsilon, feed.shape[1]), _absolute)))
 
 
@@ -204,7 +203,7 @@ def _gains(B: Any, D: Any, Y: ArrayLike) -> list[list[Dyadic]]:
     """Y|B| + |D|, row by row."""
     duals = _floats(Y, "Y", 2)
     q, n = duals.shape
-    inputs = _transposed(read_matrix(B, "B", (n, read_matrix(B, "B").shape[1])))
+    inputs = _transposed(read_matrix(B, "B", (n, None)))
     rows = [list(row_sums(inputs, integers(row, "Y"), _absolute)) for row in duals]
     if D is None:
         return rows
@@ -368,15 +367,18 @@ def read_vector(values: ArrayLike, name: str, length: int | None = None) -> Inte
     return integers(array, name)
 
 
-def read_matrix(values: Any, name: str, shape: tuple[int, int] | None = None) -> Matrix:
-    """The matrix in native byte order, its bits unchanged, of this shape."""
+def read_matrix(
+    values: Any, name: str, shape: tuple[int | None, int | None] = (None, None)
+) -> Matrix:
+    """The matrix in native byte order, its bits unchanged, of this shape; None is any length."""
     if hasattr(values, "indptr"):
         matrix = _sparse(values, name)
     else:
         array = _floats(values, name, 2)
         matrix = Matrix(array, array.shape)
-    if shape is not None and matrix.shape != shape:
-        raise ValueError(f"{name} has shape {matrix.shape}, expected {shape}; check the weights.")
+    m, n = (own if k is None else k for own, k in zip(matrix.shape, shape, strict=True))
+    if matrix.shape != (m, n):
+        raise ValueError(f"{name} has shape {matrix.shape}, expected {m, n}; check the weights.")
     return matrix
 
 
