@@ -15,6 +15,7 @@ from contraction_nets import ConvergenceWarning, ImplicitConv2d, project, projec
 from contraction_nets.comparison.cases import Case
 from contraction_nets.nn.activations import get_activation
 from contraction_nets.nn.equilibrium import equilibrium, solve_equilibrium
+from contraction_nets.nn.implicit import Scaling
 from contraction_nets.nn.iterations import DiagonalResolvent, get_iteration
 from contraction_nets.nn.iterations.accelerated import Accelerated
 from contraction_nets.nn.iterations.loop import run
@@ -446,3 +447,33 @@ def test_a_sample_that_was_done_is_taken_up_again():
         assert result.converged
         defect = result.x - torch.nn.functional.leaky_relu(result.x @ A.T + s, 0.9)
         assert float(defect.abs().max()) <= 1.001e-6 * float(result.x.abs().max())
+
+
+def test_auto_solves_a_gradient_by_one_factorization_where_the_samples_share_it():
+    problem = Case("positive 0.99", 30, 500).build(torch.float64)
+    equation = Scaling(torch.ones_like(problem.s))
+    end = solve_equilibrium(problem.A, problem.s, equation, iteration="auto", tol=1e-10)
+    assert (end.steps, end.factorizations, end.converged) == (1, 1, True)
+    exact = torch.linalg.solve(torch.eye(30) - problem.A, problem.s.T).T
+    assert torch.allclose(end.x, exact, rtol=1e-9)
+
+
+@pytest.mark.parametrize("batch", [1, 30])
+def test_auto_stays_with_the_plain_iteration_where_it_turns(batch):
+    # One cycle through all states: what has no trace of slow directions gains by no jumps.
+    problem = Case("cyclic 0.999", 100, batch).build(torch.float64)
+    plain, auto = (
+        solve_equilibrium(problem.A, problem.s, iteration=i) for i in ("diagonal_resolvent", "auto")
+    )
+    assert auto.converged
+    assert auto.factorizations == 0
+    assert auto.steps <= plain.steps
+
+
+def test_auto_leaves_a_way_that_turns_for_too_long():
+    A = torch.zeros(40, 40, dtype=torch.float64)
+    A[torch.arange(40), torch.arange(40) - 1] = 0.99999
+    s = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 40)))
+    auto = solve_equilibrium(A, s, "leaky_relu(0.99999)", iteration="auto", tol=1e-10)
+    assert auto.converged
+    assert auto.factorizations > 0

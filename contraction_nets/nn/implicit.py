@@ -27,7 +27,13 @@ from contraction_nets.errors import ConvergenceWarning
 from contraction_nets.nn.activations import Activation
 from contraction_nets.nn.iterations import Elementwise, Iteration
 from contraction_nets.nn.operators import StateOperator
-from contraction_nets.nn.solves import EquilibriumResult, Monitor, not_converged, solve
+from contraction_nets.nn.solves import (
+    EquilibriumResult,
+    Monitor,
+    no_autocast,
+    not_converged,
+    solve,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,7 +133,7 @@ def equilibrium_gradient(
 ) -> tuple[Tensor | None, Tensor]:
     """Gradients with respect to A (where asked for) and s of an x with the cotangent g."""
     operator = settings.operator(A)
-    with torch.autocast(s.device.type, enabled=False):
+    with no_autocast(s):
         slope = settings.activation.slope(operator.affine(x, s))
         w = linear(A, slope, g, settings, True)
         return operator.weight_gradient(w, x) if weight else None, w
@@ -142,7 +148,7 @@ def linear_gradient(
 ) -> tuple[Tensor | None, Tensor | None, Tensor]:
     """Gradients with respect to A, slope and c of w = slope ∘ (L w + c) with the cotangent h."""
     A, slope, c, w = saved
-    with torch.autocast(c.device.type, enabled=False):
+    with no_autocast(c):
         # p = D (h + Lᵀ p): the same equation with the other operator.
         p = linear(A, slope, h, problem.settings, not problem.transposed)
         forth, back = problem.operators(A) if needed[1] else (None, None)
@@ -151,6 +157,12 @@ def linear_gradient(
             back.affine(p, h) * forth.affine(w, c) if forth and back else None,
             p,
         )
+
+
+def _linear_once(
+    A: Tensor, slope: Tensor, c: Tensor, settings: Settings, transposed: bool
+) -> Tensor:
+    return settings.linear(A, slope, c, transposed)
 
 
 class Equilibrium(Function):
@@ -170,6 +182,8 @@ class Equilibrium(Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor, None]:
         A, s, x = ctx.saved_tensors
         solver = LinearEquilibrium.apply
+        if not torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active():
+            solver = _linear_once  # nobody differentiates it again
         weight = ctx.needs_input_grad[0]
         return *equilibrium_gradient(A, s, x, g, ctx.settings, solver, weight), None
 
@@ -177,7 +191,7 @@ class Equilibrium(Function):
     def jvp(ctx: Any, A_dot: Tensor | None, s_dot: Tensor | None, _: None) -> Tensor:
         settings: Settings = ctx.settings
         (A, s, x), (A_dot, s_dot) = _primals(ctx.saved_tensors), _primals((A_dot, s_dot))
-        with _set_fwd_grad_enabled(True), torch.autocast(s.device.type, enabled=False):
+        with _set_fwd_grad_enabled(True), no_autocast(s):
             slope = settings.activation.slope(settings.operator(A).affine(x, s))
             c = torch.zeros_like(x) if s_dot is None else s_dot
             if A_dot is not None:
@@ -220,7 +234,7 @@ class LinearEquilibrium(Function):
         settings, transposed = ctx.problem
         A, slope, c, w = _primals(ctx.saved_tensors)
         A_dot, slope_dot, c_dot = _primals((A_dot, slope_dot, c_dot))
-        with _set_fwd_grad_enabled(True), torch.autocast(c.device.type, enabled=False):
+        with _set_fwd_grad_enabled(True), no_autocast(c):
             forth, _back = ctx.problem.operators(A)
             shift = torch.zeros_like(w) if c_dot is None else c_dot
             if A_dot is not None:

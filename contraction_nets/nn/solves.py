@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,12 +71,20 @@ def solve(
     eta: Tensor | None = None,
 ) -> EquilibriumResult:
     """Iterate to the equilibrium, without a gradient and without autocast."""
-    with torch.no_grad(), torch.autocast(s.device.type, enabled=False):
+    with torch.no_grad(), no_autocast(s):
         weights = s.new_ones(1, dtype=torch.float64) if eta is None else eta
         end = iteration.solve(operator, activation, s, tol, max_steps)
         return EquilibriumResult(
             end.x, end.steps, end.residual, end.converged, operator, weights, end.factorizations
         )
+
+
+def no_autocast(s: Tensor) -> AbstractContextManager[Any]:
+    """Autocast switched off for the device of s; free where it is off."""
+    kind = s.device.type
+    if torch.compiler.is_compiling() or torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
+    return nullcontext()
 
 
 def not_converged(result: EquilibriumResult, s: Tensor, tol: float) -> str:

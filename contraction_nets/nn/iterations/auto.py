@@ -14,7 +14,7 @@ from contraction_nets.nn.iterations.accelerated import Accelerated
 from contraction_nets.nn.iterations.base import Elementwise, Iteration
 from contraction_nets.nn.iterations.costs import NEWTON_STEPS, Costs, reduced_rank_steps
 from contraction_nets.nn.iterations.diagonal_resolvent import DiagonalMap, DiagonalResolvent
-from contraction_nets.nn.iterations.loop import FIRST_LOOK, Solved, next_look, steps_left
+from contraction_nets.nn.iterations.loop import FIRST_LOOK, Solved, largest, next_look, steps_left
 from contraction_nets.nn.iterations.newton import Newton, solve_shared
 from contraction_nets.nn.iterations.reduced_rank import ReducedRank
 from contraction_nets.nn.operators import Dense, StateOperator
@@ -27,10 +27,11 @@ _MANY = 6
 """Times what leaving out samples costs that the rest of the way must, to look who is done."""
 _FAR = 1000
 """Steps left where the residual has not fallen yet."""
-_ALIGNED = 0.5
-"""Cosine of two successive defects from which on the way is called slow, not turning."""
-_RENT = 8
-"""Newton steps that plain ones may cost before the way is given up that turns."""
+_ALIGNED = 0.8
+"""Cosine of two successive steps from which on the way creeps; those that turn have a smaller one,
+two thirds where all entries are positive."""
+_RENT, _LONG_RENT = 8, 16
+"""Newton steps, and ways by jumps, that plain steps may cost where they turn, before they end."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,8 @@ class _Run:
         self.rows: Tensor | None = None
         self.factorizations = 0
         self._past: deque[Tensor] = deque(maxlen=ReducedRank.steps_used)
-        # When steps are compared next, whether they turned, and what counts as aligned.
-        self._due, self._turning, self._aligned = 0, False, _ALIGNED
+        # When steps are compared next, and whether they turned.
+        self._due, self._turning = 0, False
 
     def begin(self, base: DiagonalMap) -> None:
         """Take plain steps on these samples."""
@@ -149,7 +150,7 @@ class _Run:
                 left = min(
                     steps_left(since, now, target), _FAR if plain else 2 * (steps - since[0])
                 )
-                if self._worth_a_thought(left, len(x)):
+                if self._some_may_leave(left, len(x)):
                     if self.rows is None:
                         self.defect = self._defects()
                     unmet = ~(self.defect <= target)
@@ -157,10 +158,10 @@ class _Run:
                         x, since, look = self._reopen(unmet), now, steps + 1
                         continue
                     x, y = self._leave_out(unmet, x, y, left)
-                    faster = self._faster(x, y, steps, left)
-                    if faster is not None:
-                        self.factorizations += self.stage.factorizations
-                        self.stage, since = faster, now
+                faster = self._faster(x, y, steps, left)
+                if faster is not None:
+                    self.factorizations += self.stage.factorizations
+                    self.stage, since = faster, now
                 look = self._next_look(since, now, target, len(x), max_steps)
                 if self.stage is self.base:
                     since = now
@@ -191,8 +192,7 @@ class _Run:
         self.moved = x - self.stage.image(x, y)
         if self.rows is None:
             self.x = x
-            residual, scale = torch.stack([self.moved.abs().amax(), x.abs().amax()]).tolist()
-            return residual, scale
+            return largest(self.moved), largest(x)
         self.x[self.rows], self.defect[self.rows] = x, self._defects()
         self.size[self.rows] = x.abs().flatten(1).amax(dim=1)
         residual, scale = torch.stack([self.defect.amax(), self.size.amax()]).tolist()
@@ -201,20 +201,16 @@ class _Run:
     def _defects(self) -> Tensor:
         return self.moved.abs().flatten(1).amax(dim=1)
 
-    def _worth_a_thought(self, left: float, batch: int) -> bool:
-        """Whether leaving out samples, or another method, might save something."""
-        if self.rows is not None or self.stage is not self.base:
+    def _some_may_leave(self, left: float, batch: int) -> bool:
+        """Whether it may pay to look which samples are done."""
+        if self.rows is not None:
             return True
-        costs, rest = self.costs, left * self.costs.plain(batch)
-        if batch > 1 and rest > _MANY * costs.leaving_out(batch):
+        if batch == 1:
+            return False
+        costs = self.costs
+        if self.stage is not self.base:
             return True
-        if rest > reduced_rank_steps(left) * costs.reduced_rank(batch):
-            return True
-        return self._factors and rest > NEWTON_STEPS * costs.newton(batch, 1, shared=True)
-
-    @property
-    def _factors(self) -> bool:
-        return self.matrix is not None
+        return left * costs.plain(batch) > _MANY * costs.leaving_out(batch)
 
     def _outside(self, unmet: Tensor) -> bool:
         """Whether a sample that had left is unmet again: the largest state has shrunk."""
@@ -252,40 +248,47 @@ class _Run:
 
     def _faster(self, x: Tensor, y: Tensor, steps: int, left: float) -> Accelerated | None:
         """The stage in which the rest of the way is cheaper, None to stay."""
-        costs, batch, stage = self.costs, len(x), self.stage
-        if stage.stride == 1:
+        costs, batch, plain = self.costs, len(x), self.stage is self.base
+        if self.stage.stride == 1:
             return None
-        best, chosen = left * self.cost(batch), ""
-        if stage is self.base:
-            jumps = reduced_rank_steps(left) * costs.reduced_rank(batch)
-            if jumps < best:
-                best, chosen = jumps, "reduced_rank"
-        rented = self._turning and stage is self.base
-        if self._factors and NEWTON_STEPS * costs.newton(batch, 1, shared=True) < best:
+        linear = self.base.activation.linear is not None
+        newton_steps = 1 if linear else NEWTON_STEPS
+        jumps = reduced_rank_steps(left) * costs.reduced_rank(batch) if plain else math.inf
+        newton = math.inf
+        if self.matrix is not None:
+            newton = newton_steps * costs.newton(batch, 1, shared=True)
+        rest = rest_jumps = left * self.cost(batch)
+        if min(newton, jumps) >= rest:
+            return None
+        if plain:
+            if steps >= self._due:
+                self._compare(x, steps)
+            if self._turning:
+                # How long it will take nobody knows: compare with what it took so far.
+                spent = steps * costs.plain(batch)
+                rest = min(rest, spent if linear else spent * NEWTON_STEPS / _RENT)
+                rest_jumps = min(rest, spent / _LONG_RENT)
+        better = jumps < rest_jumps
+        best = jumps if better else rest
+        if newton < best and self.matrix is not None:
             active, shared = self._pattern(x, y)
-            newton = costs.newton(batch, active, shared)
-            if NEWTON_STEPS * newton < best:
-                best, chosen = NEWTON_STEPS * newton, "newton"
-            rented = rented and steps * costs.plain(batch) > _RENT * newton
-        if not chosen or (stage is self.base and not rented and not self._creeps(x, steps)):
+            if newton_steps * costs.newton(batch, active, shared) < best:
+                return Newton().accelerate(self.base, self.matrix)
+        if not better:
             return None
-        if chosen == "newton" and self.matrix is not None:
-            return Newton().accelerate(self.base, self.matrix)
         self.cost = costs.reduced_rank
         return ReducedRank().accelerate(self.base, self._past)
 
-    def _creeps(self, x: Tensor, steps: int) -> bool:
-        """Whether the last two plain steps are aligned."""
-        if steps < self._due or len(self._past) < 2:
-            return False
+    def _compare(self, x: Tensor, steps: int) -> None:
+        """Find out whether plain steps turn: whether the last two are not aligned."""
+        if len(self._past) < 2:
+            return
         last, before = self._past[-1], self._past[-2]
         a, b = (x - last).flatten(), (last - before).flatten()
         # Of size one, so that no square overflows or vanishes.
         a, b = a / a.abs().amax(), b / b.abs().amax()
         cosine = abs(float(a @ b / (a.norm() * b.norm())))
-        self._turning, self._due = not cosine >= self._aligned, 2 * steps
-        self._aligned = max(0.2, self._aligned / 2)
-        return not self._turning
+        self._turning, self._due = not cosine >= _ALIGNED, 2 * steps
 
     def _pattern(self, x: Tensor, y: Tensor) -> tuple[int, bool]:
         """The most states with a slope, and whether all samples share their slopes."""

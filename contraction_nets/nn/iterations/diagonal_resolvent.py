@@ -79,13 +79,13 @@ class _HomogeneousMap(DiagonalMap):
         gain: Tensor,
     ) -> None:
         super().__init__(linear, diagonal, activation, drive)
-        self.gain, self.s = gain, drive * gain
+        self.gain, self.gap, self.s = gain, 1 - diagonal, drive * gain
 
     def advance(self, x: Tensor, y: Tensor) -> Tensor:
         return self.activation(y)
 
     def preactivation(self, x: Tensor, y: Tensor) -> Tensor:
-        return torch.addcdiv(self.diagonal * x, y, self.gain)
+        return torch.addcmul(self.diagonal * x, y, self.gap)
 
     def take(self, rows: Tensor) -> DiagonalMap:
         return _HomogeneousMap(

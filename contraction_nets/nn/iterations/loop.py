@@ -49,7 +49,7 @@ def run(prepared: Prepared, tol: float, max_steps: int) -> Solved:
         steps += 1
         if steps >= look:
             point, image = prepared.measured(x, y)
-            residual, scale = _measure(point, image)
+            residual, scale = largest(point - image), largest(point)
             converged = residual <= tol * scale
             if converged or steps >= max_steps or not math.isfinite(residual):
                 return Solved(point, steps, residual, converged, prepared.factorizations)
@@ -58,12 +58,14 @@ def run(prepared: Prepared, tol: float, max_steps: int) -> Solved:
         x = prepared.advance(x, y)
 
 
-def _measure(x: Tensor, image: Tensor) -> tuple[float, float]:
-    """max |x − image| and max |x|."""
+def largest(x: Tensor) -> float:
+    """max |x|, zero where x is empty and NaN where an entry is."""
     if not x.numel():
-        return 0.0, 0.0
-    residual, scale = torch.stack([(x - image).abs_().amax(), x.abs().amax()]).tolist()
-    return residual, scale
+        return 0.0
+    low, high = torch.aminmax(x)
+    if x.device.type != "cpu":  # one transfer instead of two
+        low, high = torch.stack([low, high]).cpu()
+    return max(-float(low), float(high))
 
 
 def next_look(before: tuple[int, float], now: tuple[int, float], target: float) -> int:
