@@ -98,10 +98,25 @@ def test_epsilon_grows_and_the_clean_loss_has_its_share():
     torch.testing.assert_close(mixed, 0.25 * plain + 0.75 * whole)
 
 
+@pytest.mark.parametrize("power", [1e-6, 0.3, 1.0])
+def test_the_generalized_cross_entropy(power):
+    network = make()
+    u, y = torch.rand(20, 4).double(), torch.randint(0, 3, (20,))
+    worst = network(u) + 0.1 * pairwise_gains(network)[y]
+    p = worst.softmax(dim=1).gather(1, y[:, None])
+    objective = GlobalMargin(0.1, power=power)
+    value = objective.loss(network, u, y, progress=0.9).value
+    torch.testing.assert_close(value, ((1 - p**power) / power).mean(), rtol=1e-8, atol=1e-8)
+    plain = GlobalMargin(0.1).loss(network, u, y, progress=0.9).value
+    assert value < plain
+    if power < 1e-3:
+        torch.testing.assert_close(value, plain, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     "options",
     [{"epsilon": 0.0}, {"epsilon": -1.0}, {"epsilon": float("nan")}, {"temperature": 0.0},
-     {"temperature": float("inf")}, {"clean_weight": 1.1}, {"ramp": -0.1}],
+     {"temperature": float("inf")}, {"clean_weight": 1.1}, {"power": 2.0}, {"ramp": -0.1}],
 )  # fmt: skip
 def test_numbers_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match=f"got {next(iter(options))} = "):

@@ -22,9 +22,9 @@ class GlobalMargin(Objective):
 
     In a box of radius ε the output k can gain at most G_tk ε on that of the label t, with
     G_tk = |C_t − C_k|(I − M)⁻¹|B|1 + |D_t − D_k|1 (THEORY §4). So the loss is
-    CE((y_k + G_tk ε)_k / temperature, t), and where y_t − y_k > G_tk ε for all k, `certified_radii`
-    certifies the sample at ε. metrics.jsonl has `global_accuracy`, the share of training samples
-    of which that holds.
+    CE((y_k + G_tk ε)_k / temperature, t), or a relative of it (`power`), and where
+    y_t − y_k > G_tk ε for all k, `certified_radii` certifies the sample at ε. metrics.jsonl has
+    `global_accuracy`, the share of training samples of which that holds.
 
     A network with a Lipschitz budget cannot make its outputs larger to be surer of them: the
     temperature stands in for that. Without a budget outputs and gains find their scale together.
@@ -34,7 +34,11 @@ class GlobalMargin(Objective):
     epsilon : float
         ℓ∞ radius in input units (pixels in [0, 1]).
     temperature : float
-        Of the softmax, in output units; about a fiftieth of a Lipschitz budget does well.
+        Of the softmax, in output units; a hundredth of a Lipschitz budget is a start.
+    power : float
+        q in [0, 1] of the generalized cross-entropy (1 − pᵠ)/q of Zhang and Sabuncu (NeurIPS 2018),
+        p being the probability of the label: the cross-entropy at q = 0, and the more samples
+        out of reach are let go the larger q is. It grows as ε does.
     clean_weight : float
         Share, in [0, 1], of the cross-entropy without ε in the loss.
     ramp : float
@@ -48,6 +52,7 @@ class GlobalMargin(Objective):
 
     epsilon: float
     temperature: float = 1.0
+    power: float = 0.0
     clean_weight: float = 0.0
     ramp: float = 0.25
     name: ClassVar[str] = "global"
@@ -57,7 +62,7 @@ class GlobalMargin(Objective):
             value = getattr(self, option)
             if not 0 < value < math.inf:
                 raise ValueError(f"got {option} = {value!r}, expected a positive number.")
-        for option in ("clean_weight", "ramp"):
+        for option in ("power", "clean_weight", "ramp"):
             share(getattr(self, option), option)
 
     def check(self, data: Dataset) -> None:
@@ -65,8 +70,9 @@ class GlobalMargin(Objective):
 
     def loss(self, module: ImplicitNetwork, u: Tensor, y: Tensor, progress: float) -> Loss:
         output, gains = module(u), pairwise_gains(module)[y]
-        worst = output + growth(progress, self.ramp) * self.epsilon * gains
-        value = functional.cross_entropy(worst / self.temperature, y)
+        grown = growth(progress, self.ramp)
+        worst = output + grown * self.epsilon * gains
+        value = _generalized(worst / self.temperature, y, grown * self.power)
         if self.clean_weight:
             clean = functional.cross_entropy(output / self.temperature, y)
             value = value + self.clean_weight * (clean - value)
@@ -74,3 +80,9 @@ class GlobalMargin(Objective):
             others = (output + self.epsilon * gains).scatter(1, y[:, None], -torch.inf)
             certified = others.max(dim=1).values < output.gather(1, y[:, None])[:, 0]
         return Loss(value, output, {"global_accuracy": certified.float().mean()})
+
+
+def _generalized(logits: Tensor, y: Tensor, q: float) -> Tensor:
+    """Mean of (1 − pᵠ)/q over the batch, and its limit −log p at q = 0."""
+    negative = functional.cross_entropy(logits, y, reduction="none")
+    return (negative if q == 0 else -torch.expm1(-q * negative) / q).mean()
