@@ -1,13 +1,17 @@
 """One MNIST epoch of an implicit network against one of a feed-forward network.
 
 Both have 100 (and 100) hidden units, batches of 100, the same loss and optimizer, and take
-turns epoch by epoch: python benchmarks/epoch.py --data-dir FOLDER_OF_THE_MNIST_FILES
+turns epoch by epoch. In epochs of their own the parts are timed, too: solves, projections, the
+optimizer, and the rest: python benchmarks/epoch.py --data-dir FOLDER_OF_THE_MNIST_FILES
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from common import median, write
@@ -15,35 +19,36 @@ from torch import nn
 
 from contraction_nets import ImplicitNetwork, project_after_step
 from contraction_nets.comparison.machine import machine
+from contraction_nets.comparison.timing import clocked
+from contraction_nets.nn import constrain, implicit
 from contraction_nets.training.data import Dataset, load_data
 
 BATCH, STATES, TOLERANCE = 100, 100, 1e-4
+PARTS = ("forward_solves", "backward_solves", "projections", "optimizer")
 
 
 class Contender:
-    """A network with its optimizer; counts its time in projections and its iterations."""
+    """A network with its optimizer, and clocks on what an epoch is spent on.
+
+    Attributes
+    ----------
+    spent : dict
+        Seconds of the epoch so far, by part: what is neither a solve, a projection nor the
+        optimizer is the rest.
+    """
 
     def __init__(self, network: nn.Module) -> None:
         self.network = network
         self.optimizer = torch.optim.Adam(network.parameters(), 1e-3)
-        self.seconds_projection = 0.0
-        self.started = 0.0
+        self.spent: dict[str, float] = {}
         self.steps: list[int] = []
         if isinstance(network, ImplicitNetwork):
             network.layer.monitor = lambda direction, result: self.steps.append(result.steps)
-            # Hooks run in the order of their registration: the clock goes around the projection.
-            self.optimizer.register_step_post_hook(self._start)
             project_after_step(self.optimizer, network)
-            self.optimizer.register_step_post_hook(self._stop)
-
-    def _start(self, *_: object) -> None:
-        self.started = time.perf_counter()
-
-    def _stop(self, *_: object) -> None:
-        self.seconds_projection += time.perf_counter() - self.started
 
     def epoch(self, data: Dataset, order: torch.Tensor) -> float:
         """Seconds of one pass."""
+        self.spent = dict.fromkeys(PARTS, 0.0)
         start = time.perf_counter()
         for batch in order.split(BATCH):
             u, y = data.train_inputs[batch], data.train_targets[batch]
@@ -51,6 +56,38 @@ class Contender:
             nn.functional.cross_entropy(self.network(u), y).backward()
             self.optimizer.step()
         return time.perf_counter() - start
+
+    @contextmanager
+    def clocks(self) -> Iterator[None]:
+        """Time the parts, which costs about a microsecond each; a whole epoch is timed without."""
+        step, solve, project = self.optimizer.step, implicit.Settings._solve, constrain._project
+        within = 0.0  # the projection is a hook, and runs inside of the optimizer's step
+
+        def solved(settings: Any, operator: Any, s: Any, phi: Any, tol: float, way: str) -> Any:
+            seconds, x = clocked(lambda: solve(settings, operator, s, phi, tol, way))
+            self.spent[f"{way}_solves"] += seconds
+            return x
+
+        def projected(*arguments: Any) -> int:
+            nonlocal within
+            within, rows = clocked(lambda: project(*arguments))
+            self.spent["projections"] += within
+            return rows
+
+        def stepped() -> None:
+            nonlocal within
+            within = 0.0
+            self.spent["optimizer"] += clocked(step)[0] - within
+
+        implicit.Settings._solve = solved  # type: ignore[method-assign]
+        constrain._project = projected
+        self.optimizer.step = stepped  # type: ignore[method-assign, assignment]
+        try:
+            yield
+        finally:
+            implicit.Settings._solve = solve  # type: ignore[method-assign]
+            constrain._project = project
+            self.optimizer.step = step  # type: ignore[method-assign]
 
 
 def main() -> None:
@@ -68,16 +105,24 @@ def main() -> None:
             nn.Linear(STATES, 10),
         )
     )  # fmt: skip
-    implicit = Contender(ImplicitNetwork(784, STATES, 10, tol=TOLERANCE))
-    seconds: dict[str, list[float]] = {"feed_forward": [], "implicit": [], "projection": []}
+    network = Contender(ImplicitNetwork(784, STATES, 10, tol=TOLERANCE))
+    contenders = {"feed_forward": plain, "implicit": network}
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    parts: dict[str, list[dict[str, float]]] = {name: [] for name in contenders}
     for _ in range(arguments.epochs):
         order = torch.randperm(len(data.train_inputs))
-        implicit.seconds_projection = 0.0
-        seconds["feed_forward"].append(plain.epoch(data, order))
-        seconds["implicit"].append(implicit.epoch(data, order))
-        seconds["projection"].append(implicit.seconds_projection)
+        for name, contender in contenders.items():
+            seconds[name].append(contender.epoch(data, order))
+        for name, contender in contenders.items():
+            with contender.clocks():
+                whole = contender.epoch(data, order)
+            rest = whole - sum(contender.spent.values())
+            parts[name].append(contender.spent | {"rest": rest})
     ratios = [i / f for i, f in zip(seconds["implicit"], seconds["feed_forward"], strict=True)]
-    shares = [p / i for p, i in zip(seconds["projection"], seconds["implicit"], strict=True)]
+    spent = {
+        name: {part: round(median([each[part] for each in found]), 3) for part in found[0]}
+        for name, found in parts.items()
+    }
     write(
         "epoch",
         {
@@ -85,8 +130,11 @@ def main() -> None:
             "seconds_feed_forward": median(seconds["feed_forward"]),
             "seconds_implicit": median(seconds["implicit"]),
             "ratio": median(ratios),
-            "projection_share": median(shares),
-            "iterations_per_solve": sum(implicit.steps) / len(implicit.steps),
+            "projection_share": median(
+                [each["projections"] / sum(each.values()) for each in parts["implicit"]]
+            ),
+            "iterations_per_solve": sum(network.steps) / len(network.steps),
+            "seconds_spent": spent,
         },
     )
 
