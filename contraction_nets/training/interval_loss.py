@@ -53,7 +53,7 @@ class IntervalLoss(Objective):
 
     epsilon: float
     clean_weight: float = 0.35
-    ramp: float = 0.5
+    ramp: float = 0.3
     tail_epsilon: float = 0.0
     tail_share: float = 0.0
     domain: tuple[float, float] | None = (0.0, 1.0)

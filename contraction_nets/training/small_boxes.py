@@ -55,7 +55,7 @@ class SmallBoxes(Objective):
     epsilon: float
     fraction: float = 0.4
     clean_weight: float = 0.0
-    ramp: float = 0.5
+    ramp: float = 0.3
     steps: int = 8
     domain: tuple[float, float] | None = (0.0, 1.0)
     name: ClassVar[str] = "small_boxes"
