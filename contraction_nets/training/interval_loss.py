@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from contraction_nets.nn.layers import ImplicitNetwork
+from contraction_nets.robustness.attacks.ball import as_domain
 from contraction_nets.robustness.intervals import interval_margins
 from contraction_nets.training.data import Dataset
 from contraction_nets.training.objectives import (
@@ -64,7 +65,8 @@ class IntervalLoss(Objective):
             at_least_zero(getattr(self, option), option)
         for option in ("clean_weight", "ramp", "tail_share"):
             share(getattr(self, option), option)
-        check_domain(self.domain)
+        if self.domain is not None:
+            as_domain(self.domain)
 
     def check(self, data: Dataset) -> None:
         refuse_values(data, self.name)
@@ -96,11 +98,3 @@ def clipped(
 ) -> tuple[Tensor, Tensor]:
     """The corners of boxes within the domain of the inputs."""
     return (lower, upper) if domain is None else (lower.clamp(*domain), upper.clamp(*domain))
-
-
-def check_domain(domain: tuple[float, float] | None) -> None:
-    """ValueError unless it is a pair of numbers, the lower one first, or None."""
-    if domain is not None and not (len(domain) == 2 and domain[0] < domain[1]):
-        raise ValueError(
-            f"got the domain {domain!r}, expected two numbers, the lower one first, or None."
-        )

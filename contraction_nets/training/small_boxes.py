@@ -10,8 +10,9 @@ from torch import Tensor
 
 from contraction_nets.nn.layers import ImplicitNetwork
 from contraction_nets.robustness.attacks import Pgd
+from contraction_nets.robustness.attacks.ball import as_domain
 from contraction_nets.training.data import Dataset
-from contraction_nets.training.interval_loss import check_domain, clipped, worst_case
+from contraction_nets.training.interval_loss import clipped, worst_case
 from contraction_nets.training.objectives import (
     Loss,
     Objective,
@@ -64,7 +65,8 @@ class SmallBoxes(Objective):
         at_least_zero(self.epsilon, "epsilon")
         for option in ("fraction", "clean_weight", "ramp"):
             share(getattr(self, option), option)
-        check_domain(self.domain)
+        if self.domain is not None:
+            as_domain(self.domain)
         self._attack()
 
     def _attack(self) -> Pgd:
