@@ -11,6 +11,7 @@ from contraction_nets import (
     certified_radii,
     contracting,
     fit,
+    verify_robustness,
 )
 from contraction_nets.robustness.attacks import Fgsm, Inversion, Noise, Pgd
 from contraction_nets.robustness.attacks.ball import ball
@@ -72,9 +73,11 @@ def certified(network, x, y, epsilon):
     right = torch.from_numpy(radii.labels) == y
     margins = interval_margins(network, *ball(x, epsilon, (0.0, 1.0)), y)
     margins = margins.scatter(1, y[:, None], torch.inf).amin(dim=1).detach()
+    verdicts = verify_robustness(weights, x.numpy(), y.numpy(), epsilon, time_limit=5.0).verdicts
     return {
-        "global": right & torch.from_numpy(radii.radii > epsilon),
-        "interval": margins > 0,
+        "global radius": right & torch.from_numpy(radii.radii > epsilon),
+        "interval margin": margins > 0,
+        "ladder": torch.tensor([verdict.status == "certified" for verdict in verdicts]),
     }
 
 
@@ -92,6 +95,19 @@ def test_certified_accuracy_never_exceeds_accuracy_under_attack(kind):
                 broken = (mask & lost[method, epsilon]).nonzero()
                 assert not len(broken), f"{rung}, {method}, ε = {epsilon}, samples {broken}"
     # The test could fail: something is certified, and lost to the same attack further out.
-    certain = certified(network, x, y, RADII[0])["interval"]
+    certain = certified(network, x, y, RADII[0])["ladder"]
     assert certain.any()
     assert (certain & lost[ATTACKS[-1], 0.3]).any()
+
+
+@pytest.mark.parametrize("kind", ["plain", "small boxes", "leaky relu"])
+def test_pgd_finds_what_the_exact_search_finds(kind):
+    network, x, y = trained(kind)
+    verdicts = verify_robustness(network, x.numpy(), y.numpy(), 0.08, time_limit=5.0).verdicts
+    falsified = torch.tensor([verdict.status == "falsified" for verdict in verdicts])
+    assert falsified.sum() > 10
+    lost = attack(network, x, y, 0.08).success
+    assert (falsified & ~lost).sum() <= 1
+    for verdict, u in zip(verdicts, x.numpy(), strict=True):
+        if verdict.counterexample is not None:
+            assert abs(verdict.counterexample - u).max() <= 0.08
