@@ -84,6 +84,15 @@ def test_inputs_that_do_not_matter_and_inputs_that_do_not_fit():
         certified_radii(ImplicitWeights([[0.0]], [[1.0]], [[1.0]]), [[1.0]])
 
 
+@pytest.mark.parametrize(("B", "C"), [(1e300, 1e-300), (1e300, 1.0), (1e305, 1e-5)])
+def test_what_overflows_has_no_radius(B, C):
+    weights = ImplicitWeights([[0.5]], [[B]], [[C], [0.0]], c=[0.0, 1.0])
+    found = certified_radii(weights, [[1e10], [2e10]])
+    # The states are no floats, and nothing is known of what follows from them.
+    assert found.radii.tolist() == [0.0, 0.0]
+    assert found.margins.tolist() == [0.0, 0.0]
+
+
 def test_a_sparse_operator_is_the_dense_one():
     rng = np.random.default_rng(3)
     A = rng.normal(size=(7, 7)) * (rng.uniform(size=(7, 7)) < 0.4)

@@ -67,7 +67,7 @@ def global_margins(centre: Array, gains: Array, labels: NDArray[np.intp], radius
         reach = np.nextafter(gains[labels] * radius, np.inf) + TINY
         margins = np.nextafter(centre - reach, -np.inf)
     margins[np.arange(len(labels)), labels] = 0.0
-    return np.nan_to_num(margins, nan=-np.inf)
+    return np.where(np.isnan(margins), -np.inf, margins)
 
 
 def _margins(

@@ -116,15 +116,18 @@ def _error_gains(weights: ImplicitWeights) -> tuple[Array, Array]:
 def _radii(
     weights: ImplicitWeights, U: Array, gains: Array, errors: Array, w: Array, tol: float
 ) -> tuple[NDArray[np.intp], NDArray[np.intp], Array, Array, Array]:
-    X, residuals = _equilibria(weights, U, tol)
-    Y, rounding = _outputs(weights, X, U)
+    with np.errstate(all="ignore"):
+        X, residuals = _equilibria(weights, U, tol)
+        Y, rounding = _outputs(weights, X, U)
     labels = Y.argmax(axis=1)
     lines = np.arange(len(Y))
     with np.errstate(all="ignore"):
         spread = np.maximum(rounding[lines, labels][:, None] + rounding, 0.0)
         off = residuals[:, None] * errors[labels] + 2 * spread
         margins = np.nextafter(Y[lines, labels][:, None] - Y, -np.inf) - np.nextafter(off, np.inf)
-        margins = np.maximum(np.nextafter(margins, -np.inf), 0.0)
+        # Where a sum overflowed, there is no finite difference, and nothing is known.
+        margins = np.where(np.isfinite(margins), np.nextafter(margins, -np.inf), 0.0)
+        margins = np.maximum(margins, 0.0)
         reach = np.nextafter(margins / gains[labels], -np.inf)
     # A margin of nothing is no radius, also where no input matters.
     reach = np.where(margins > 0, np.where(gains[labels] > 0, reach, np.inf), 0.0)
@@ -149,7 +152,8 @@ def _equilibria(weights: ImplicitWeights, U: Array, tol: float) -> tuple[Array, 
     size = size + np.abs(X) @ abs(weights.A.T.astype(np.float64))
     lost = terms * 2.0**-51 * size + _EVALUATION * (1.0 + np.abs(image)) + 2.0**-1000
     residual = np.abs(X - image) * (1 + 2.0**-50) + lost
-    return X, np.nan_to_num(residual.max(axis=1), nan=math.inf)
+    worst = residual.max(axis=1)
+    return X, np.where(np.isnan(worst), math.inf, worst)
 
 
 def _operator(weights: ImplicitWeights) -> StateOperator:
