@@ -1,9 +1,10 @@
 """Proofs about stored weights in exact integer arithmetic (THEORY §4, proof object).
 
 Every float is m · 2**e with integers m and e, read here off its IEEE 754 bits. Sums of
-products of such numbers are computed with Python integers, which neither round nor overflow,
-and a statement is proved by the sign of an integer. No floating-point operation takes part in
-any decision, so nothing depends on rounding modes, summation order or flushed denormals.
+products of such numbers are computed in integers: of 64 bits for pieces so small that no sum of
+them can overflow, Python's for what these make together, and a statement is proved by the sign
+of an integer. No floating-point operation takes part in any decision, so nothing depends on
+rounding modes, summation order or flushed denormals.
 
 This file needs only the standard library and numpy, and trusts no other file of the library.
 A matrix is an array, or sparse by rows as scipy has it: anything with `indptr`, `indices`,
