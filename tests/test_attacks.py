@@ -126,6 +126,17 @@ def test_random_numbers_come_from_the_seed_alone():
         assert not torch.equal(state, torch.get_rng_state())
 
 
+@pytest.mark.parametrize("method", ATTACKS)
+def test_gradients_are_taken_where_the_caller_wants_none(method):
+    module = network()
+    x, y = samples(module)
+    expected = attack(module, x, y, 0.3, method=method)
+    for context in (torch.no_grad(), torch.inference_mode()):
+        with context:
+            assert torch.equal(attack(module, x.clone(), y, 0.3, method=method).inputs,
+                               expected.inputs)  # fmt: skip
+
+
 class Linear(nn.Module):
     """Class k is as high as k·u: the worst point of a ball is known."""
 
@@ -265,8 +276,12 @@ def test_attacks_are_found_by_name_with_their_options():
         ({"x": np.zeros((20, 6))}, "expected samples and labels as tensors"),
         ({"x": torch.zeros(20)}, "one a row"),
         ({"x": torch.zeros(0, 6), "y": torch.zeros(0, dtype=torch.int64)}, "at least one"),
-        ({"x": torch.full((20, 6), torch.nan)}, "not finite"),
-        ({"x": torch.zeros(20, 6, dtype=torch.float16)}, "float32 or float64"),
+        ({"x": torch.zeros(20, 6)}, "expected torch.float64 on cpu"),
+        ({"x": torch.full((20, 6), torch.nan, dtype=torch.float64)}, "not finite"),
+        (
+            {"x": torch.zeros(20, 6, dtype=torch.float16), "module": lambda u: u[:, :3]},
+            "float32 or float64",
+        ),
         ({"y": torch.zeros(19, dtype=torch.int64)}, "one a row"),
         ({"y": torch.zeros(20)}, "expected whole numbers"),
         ({"y": torch.full((20,), -1)}, "expected whole numbers"),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from contraction_nets.robustness.attacks.ball import ball
 from contraction_nets.robustness.attacks.base import Attack, Domain, Module, get_attack
@@ -41,6 +41,7 @@ class AttackResult:
     distances: Tensor
 
 
+@torch.inference_mode(False)  # gradients are needed, whatever the caller wants
 def attack(
     module: Module,
     x: Tensor,
@@ -97,7 +98,7 @@ def attack(
     True
     """
     chosen = get_attack(method)
-    x, y = _checked(x, y)
+    x, y = _checked(module, x, y)
     ball(x, epsilon, domain)  # refuses what no batch should begin with
     generator = torch.Generator().manual_seed(seed)
     parts = []
@@ -149,7 +150,7 @@ def _labels(module: Module, u: Tensor, y: Tensor) -> Tensor:
     return output.argmax(dim=1)
 
 
-def _checked(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _checked(module: Module, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     if not isinstance(x, Tensor) or not isinstance(y, Tensor):
         raise ValueError(
             f"got {type(x).__name__} and {type(y).__name__}, expected samples and labels as "
@@ -162,4 +163,12 @@ def _checked(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         )
     if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool or int(y.min()) < 0:
         raise ValueError(f"got labels of {y.dtype}, expected whole numbers of at least 0.")
-    return x.detach(), y.to(x.device, torch.int64)
+    weights = list(module.parameters()) if isinstance(module, nn.Module) else []
+    for weight in [weight for weight in weights if weight.is_floating_point()][:1]:
+        if (weight.dtype, weight.device) != (x.dtype, x.device):
+            raise ValueError(
+                f"got samples in {x.dtype} on {x.device}, expected {weight.dtype} on "
+                f"{weight.device} as the network; move them there with .to()."
+            )
+    # Tensors of inference mode have no part in gradients; their clones have.
+    return x.detach().clone(), y.to(x.device, torch.int64).clone()
