@@ -2,6 +2,8 @@
 
 import itertools
 import math
+import os
+from dataclasses import replace
 from fractions import Fraction
 
 import joblib
@@ -19,9 +21,11 @@ from contraction_nets import (
     NotWellPosedError,
     verify_robustness,
 )
+from contraction_nets.robustness import ladder as ladder_rungs
 from contraction_nets.robustness import sample as sample_rungs
 from contraction_nets.robustness import search as search_rungs
 from contraction_nets.robustness import simplex as solvers
+from contraction_nets.robustness.batch import BatchRungs
 from contraction_nets.robustness.enclosure import enclose
 from contraction_nets.robustness.equation import Equation
 from contraction_nets.robustness.relaxation import (
@@ -32,6 +36,7 @@ from contraction_nets.robustness.relaxation import (
     Relaxation,
     resolved,
 )
+from contraction_nets.robustness.samples import as_samples
 
 CLOSE = 1e-7
 
@@ -68,7 +73,7 @@ def exactly_within(u, centre, epsilon):
     )
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 @given(seeds)
 def test_verdicts_agree_with_enumeration(seed):
     network, weights, slope, U, labels, epsilon, domain = drawn(seed)
@@ -89,7 +94,7 @@ def test_verdicts_agree_with_enumeration(seed):
             assert abs(true) < CLOSE, verdict
 
 
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
 @given(seeds)
 def test_higher_rungs_decide_more_and_never_otherwise(seed):
     _, weights, _, U, labels, epsilon, domain = drawn(seed)
@@ -320,6 +325,28 @@ def test_processes_and_threads_change_nothing():
     assert as_rows(verify_robustness(weights, U, labels, 0.1, n_jobs=2)) == as_rows(serial)
     with joblib.parallel_config(backend="threading"):
         assert as_rows(verify_robustness(weights, U, labels, 0.1, n_jobs=3)) == as_rows(serial)
+
+
+class Deadly:
+    """Ends the process that it is sent to."""
+
+    def __reduce__(self):
+        return os._exit, (1,)
+
+
+def test_a_process_that_dies_takes_one_sample_with_it():
+    weights, U, labels = wide()
+    rungs = BatchRungs.of(weights, 0.1, "milp")
+    samples = as_samples(U, labels, 0.1, (0.0, 1.0), 4, 3)
+    opened = dict(itertools.islice(rungs.decide(samples)[1].items(), 2))
+    alive = dict(ladder_rungs._decided_one_by_one(rungs.equation, opened, True, 60.0, 1))
+    deadly = next(iter(opened))
+    opened[deadly] = replace(opened[deadly], label=Deadly())
+    found = dict(ladder_rungs._decided_one_by_one(rungs.equation, opened, True, 60.0, 2))
+    assert found[deadly].status == "unknown"
+    assert "died" in found[deadly].reason
+    for number in set(opened) - {deadly}:
+        assert found[number].status == alive[number].status
 
 
 def test_every_sample_is_reported_once():
