@@ -1,6 +1,7 @@
 """The smallest margin of a tiny network over a box of inputs, by enumeration."""
 
 import itertools
+from fractions import Fraction
 
 import numpy as np
 
@@ -76,3 +77,50 @@ def smallest_margin(network, slope, label, lower, upper):
     Y = outputs(network, slope, candidates(network, slope, lower, upper))
     others = np.delete(Y, label, axis=1)
     return float((Y[:, label] - others.max(axis=1)).min())
+
+
+def solved(M, r):
+    """M⁻¹ r in fractions; None where M is singular."""
+    rows = [[*row, value] for row, value in zip(M, r, strict=True)]
+    for i in range(len(rows)):
+        pivot = next((k for k in range(i, len(rows)) if rows[k][i] != 0), None)
+        if pivot is None:
+            return None
+        rows[i], rows[pivot] = rows[pivot], rows[i]
+        rows[i] = [value / rows[i][i] for value in rows[i]]
+        for k, row in enumerate(rows):
+            if k != i and row[i] != 0:
+                rows[k] = [a - row[i] * b for a, b in zip(row, rows[i], strict=True)]
+    return [row[-1] for row in rows]
+
+
+def exact_smallest_margin(A, B, C, b, slope, lower, upper):
+    """min over the box of (C_0 − C_1) x in fractions, for arrays of floats; no output bias.
+
+    It is attained at a vertex of a cell on which the network is affine.
+    """
+    exact = np.vectorize(Fraction, otypes=[object])
+    A, B, C, b = (exact(array) for array in (A, B, C, b))
+    n, p = B.shape
+    identity, found = exact(np.eye(n)), []
+    for pattern in itertools.product((Fraction(1), Fraction(slope)), repeat=n):
+        d = np.array(pattern, dtype=object)
+        M = (identity - d[:, None] * A).tolist()
+        columns = [solved(M, (d * B[:, j]).tolist()) for j in range(p)]
+        offset = solved(M, (d * b).tolist())
+        if offset is None:
+            continue
+        # v = V u + w are the sums before the activation.
+        V = A @ np.array(columns, dtype=object).T + B
+        w = A @ np.array(offset, dtype=object) + b
+        faces = [*zip(V.tolist(), (-w).tolist(), strict=True)]
+        for j, ends in enumerate(zip(lower, upper, strict=True)):
+            faces += [([Fraction(k == j) for k in range(p)], end) for end in ends]
+        for chosen in itertools.combinations(faces, p):
+            u = solved([face for face, _ in chosen], [value for _, value in chosen])
+            if u is None or not all(a <= v <= z for a, v, z in zip(lower, u, upper, strict=True)):
+                continue
+            v = V @ np.array(u, dtype=object) + w
+            if all(own >= 0 if k == 1 else own <= 0 for k, own in zip(pattern, v, strict=True)):
+                found.append((C[0] - C[1]) @ (d * v))
+    return min(found)
