@@ -21,7 +21,7 @@ from contraction_nets.robustness.steepness import steepest_found
 from contraction_nets.training.data import Dataset
 from contraction_nets.training.loop import TrainingResult, fit
 
-WEIGHTS = (0.0, 1e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+WEIGHTS = (0.0, 1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
 _CLIMBERS = 20  # test inputs from which the steepest slope is looked for
 
 Progress = Callable[[int, int], None]
