@@ -80,6 +80,9 @@ def test_evaluations_are_consistent_and_computed_once(out):
     before = (out / "evaluate_sweep_0_0.json").read_bytes()
     assert script(*arguments).stdout == done.stdout
     assert (out / "evaluate_sweep_0_0.json").read_bytes() == before
+    script("pictures", out / "sweep_0_0", out / "sweep_0.03_0", "--out", out)
+    for picture in ("accuracy_curves", "sweep", "ladder"):
+        assert (out / f"{picture}.svg").read_text("utf-8").startswith("<?xml")
 
 
 def test_estimation_writes_its_table_and_pictures(tmp_path):
