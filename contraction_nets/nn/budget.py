@@ -7,7 +7,6 @@ proves the bound then. It is renewed now and then, so that it follows the weight
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -19,11 +18,11 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from contraction_nets.certificates.exact import prove_bound
-from contraction_nets.geometry.measures import metzler_majorant
 from contraction_nets.geometry.projection import project_violating
 from contraction_nets.geometry.rows import Rows
 from contraction_nets.geometry.sets import LipschitzOutputSet, LipschitzStateSet, RowSet
 from contraction_nets.nn.constrain import hook_steps, refuse_half
+from contraction_nets.nn.fresh_witness import fresh_witness
 from contraction_nets.nn.layers import ImplicitNetwork, whole
 from contraction_nets.solving.projection import CLOSED_FORM, project_onto
 from contraction_nets.solving.registry import get_backend
@@ -33,10 +32,7 @@ Array = NDArray[np.float64]
 _SLACK = 2.0**-10  # of z in every state row: μ_{∞,z}(A) ≤ 1 − slack
 _MARGIN = 2.0**-20  # of L: more than `lipschitz_certificate` may round its bound up by
 _DEEPEST = 128.0  # no A_ii is below minus that, or rounding could eat the slack of its row
-_LEAST_DRIVE = 2.0**-10  # of the mean of |B|1: what a fresh witness grants a state without inputs
-_MOST_ROOM = 2.0**20  # by which a fresh witness may grow
 _SMALLEST, _LARGEST = 1e-12, 1e12  # of budgets
-_TAME = 1e20  # a witness is between its inverse and that: far inside of the range of float32
 
 
 class LipschitzBudget:
@@ -117,7 +113,7 @@ class LipschitzBudget:
         for tensor in weights:
             if not bool(tensor.isfinite().all()):
                 raise ValueError("the network contains NaN or Inf, expected finite weights.")
-        self._adopt(_witness(*map(_numpy, weights), self._limit))
+        self._adopt(fresh_witness(*map(_numpy, weights), _SLACK, self._limit))
         self._project()
 
     def project_(self) -> int:
@@ -176,7 +172,7 @@ class LipschitzBudget:
             Whether there is a new one. It is not, for instance, where the weights have no room.
         """
         states, outputs = self.states(), self._outputs()
-        z = _witness(_numpy(states), _numpy(outputs), self._limit)
+        z = fresh_witness(_numpy(states), _numpy(outputs), _SLACK, self._limit)
         new, out = LipschitzStateSet(z, _SLACK), LipschitzOutputSet(z, self._limit)
         feasible = new.contains(_numpy(states)) and out.contains(_numpy(outputs))
         if feasible:
@@ -317,45 +313,6 @@ class LipschitzBudget:
 
 def _sets(z: Array, limit: float) -> tuple[LipschitzStateSet, LipschitzOutputSet]:
     return LipschitzStateSet(z, _SLACK), LipschitzOutputSet(z, limit)
-
-
-def _witness(states: Any, outputs: Any, limit: float) -> Array:
-    """√(L / bound) · ((1 − slack)I − M)⁻¹(|B|1 + δ), or a constant where that is not positive.
-
-    Parameters
-    ----------
-    states : (n, n + p) array
-        [A, B].
-    outputs : (q, n) or (q, n + p) array
-        C or [C, D].
-    limit : float
-        L; with the present weights z proves it where the square root is at least one.
-    """
-    n = len(states)
-    with np.errstate(all="ignore"):
-        drive = np.abs(states[:, n:].astype(np.float64)).sum(axis=1)
-        drive += _LEAST_DRIVE * drive.mean() if drive.any() else 1.0
-        z = _solved((1.0 - _SLACK) * np.eye(n) - metzler_majorant(states[:, :n]), drive)
-        gains = np.abs(outputs.astype(np.float64))
-        bound = float((gains[:, :n] @ z + gains[:, n:].sum(axis=1)).max())
-        # No z at all, or one that no float32 weights live up to, comes from wild weights.
-        room = math.sqrt(limit / bound) if limit / _MOST_ROOM**2 < bound < math.inf else _MOST_ROOM
-        z = z * min(room, _MOST_ROOM)
-    return z if _tame(z) else np.ones(n)
-
-
-def _solved(system: Array, right: Array) -> Array:
-    """The solution, or the right-hand side where the system is no M-matrix to the eye."""
-    try:
-        z = np.linalg.solve(system, right)
-    except np.linalg.LinAlgError:
-        return right
-    return z if (z > 0).all() else right
-
-
-def _tame(z: Array) -> bool:
-    """Whether weights of ordinary size live beside this witness."""
-    return bool(np.isfinite(z).all() and z.min() > 1.0 / _TAME and z.max() < _TAME)
 
 
 def _numpy(tensor: Tensor) -> Any:

@@ -26,11 +26,11 @@ def main() -> None:
     chosen = start(
         __doc__,
         epsilons=(0.02, 0.05),
-        budget=10.0,
-        temperatures=(0.025, 0.07),
+        budgets=(300.0, 100.0),
+        temperature=1.0,
         power=0.7,
         hidden=100,
-        epochs=(30, 12),
+        epochs=20,
         batch_size=100,
         learning_rate=5e-3,
     )
@@ -38,21 +38,21 @@ def main() -> None:
     size = data.in_features, chosen.hidden, data.out_features
     network = partial(ImplicitNetwork, *size, feedthrough=True)
     rows = []
-    each = zip(chosen.epsilons, chosen.temperatures, chosen.epochs, strict=True)
-    for epsilon, temperature, epochs in each:
+    each = zip(chosen.epsilons, chosen.budgets, strict=True)
+    for epsilon, budget in each:
         result = train(
             chosen,
             f"budget_{epsilon:g}",
             network,
             data,
-            objective=GlobalMargin(epsilon, temperature, power=chosen.power),
-            lipschitz_budget=chosen.budget,
-            epochs=epochs,
+            objective=GlobalMargin(epsilon, chosen.temperature, power=chosen.power),
+            lipschitz_budget=budget,
+            epochs=chosen.epochs,
             batch_size=chosen.batch_size,
             learning_rate=chosen.learning_rate,
         )
-        rows.append({"trained_for": epsilon, **figures(result, data)})
-    write(chosen, "budget", {"budget": chosen.budget, "rows": rows})
+        rows.append({"trained_for": epsilon, "budget": budget, **figures(result, data)})
+    write(chosen, "budget", {"rows": rows})
 
 
 def figures(result: TrainingResult, data: Dataset) -> dict[str, Any]:
