@@ -23,6 +23,10 @@ _AT_ONCE = 8
 """Plain steps that a linear equation may cost at once: few take less."""
 _FEW = 16
 """Samples looked at first."""
+_NEAR = 8
+"""Steps left that are not worth a thought."""
+_SLOWER = 2
+"""Times the steps left that it may take where the rate seen at first misleads."""
 _MANY = 6
 """Times what leaving out samples costs that the rest of the way must, to look who is done."""
 _FAR = 1000
@@ -98,6 +102,8 @@ class _Run:
         self._past: deque[Tensor] = deque(maxlen=ReducedRank.steps_used)
         # When steps are compared next, and whether they turned.
         self._due, self._turning = 0, False
+        # Of a linear equation: states with a slope, and whether all samples share theirs.
+        self._slopes: tuple[int, bool] | None = None
 
     def begin(self, base: DiagonalMap) -> None:
         """Take plain steps on these samples."""
@@ -108,14 +114,16 @@ class _Run:
         factor, batch = activation.linear, len(s)
         if factor is None or self.matrix is None or not batch:
             return None
-        costs = self.costs
-        limit = _AT_ONCE * costs.plain(batch)
-        if costs.linear(batch, 1) > limit or not torch.equal(factor[0], factor[-1]):
+        costs, slope = self.costs, factor[0]
+        # Two samples tell in most cases that not all are alike.
+        shared = batch == 1 or torch.equal(slope, factor[-1])
+        self._slopes = int(torch.count_nonzero(slope)), shared
+        if not shared or costs.linear(batch, self._slopes[0]) > _AT_ONCE * costs.plain(batch):
             return None
-        slope = factor[0]
+        if not bool((factor == slope).all()):
+            self._slopes = self._slopes[0], False
+            return None
         places = slope.nonzero()[:, 0]
-        if costs.linear(batch, len(places)) > limit or not bool((factor == slope).all()):
-            return None
         self.factorizations += 1
         if len(places) == len(slope):
             x = solve_shared(self.matrix, slope, slope * s)
@@ -158,7 +166,7 @@ class _Run:
                         x, since, look = self._reopen(unmet), now, steps + 1
                         continue
                     x, y = self._leave_out(unmet, x, y, left)
-                faster = self._faster(x, y, steps, left)
+                faster = self._faster(x, y, steps, left, residual / target if target else math.inf)
                 if faster is not None:
                     self.factorizations += self.stage.factorizations
                     self.stage, since = faster, now
@@ -246,49 +254,81 @@ class _Run:
         self._past = deque((past[places] for past in self._past), self._past.maxlen)
         return x[places], y[places]
 
-    def _faster(self, x: Tensor, y: Tensor, steps: int, left: float) -> Accelerated | None:
-        """The stage in which the rest of the way is cheaper, None to stay."""
+    def _faster(
+        self, x: Tensor, y: Tensor, steps: int, left: float, excess: float
+    ) -> Accelerated | None:
+        """The stage in which the rest of the way is cheaper, None to stay.
+
+        Parameters
+        ----------
+        x, y : (batch, ...) tensors
+        steps : int
+            So far.
+        left : float
+            Steps to go at the rate between the last measurements.
+        excess : float
+            The residual over what it may be.
+        """
         costs, batch, plain = self.costs, len(x), self.stage is self.base
         if self.stage.stride == 1:
             return None
         linear = self.base.activation.linear is not None
-        newton_steps = 1 if linear else NEWTON_STEPS
-        jumps = reduced_rank_steps(left) * costs.reduced_rank(batch) if plain else math.inf
         newton = math.inf
-        if self.matrix is not None:
-            newton = newton_steps * costs.newton(batch, 1, shared=True)
-        rest = rest_jumps = left * self.cost(batch)
+        if self._slopes is not None:
+            newton = costs.newton(batch, *self._slopes)
+        elif self.matrix is not None:  # at least
+            newton = NEWTON_STEPS * costs.newton(batch, 1, shared=True)
+        step, jump = self.cost(batch), costs.reduced_rank(batch) if plain else math.inf
+        if plain and steps >= self._due and left > _NEAR:
+            # Comparing costs several steps: only where something else nearly pays as it is.
+            doubt = _SLOWER * left
+            sure = newton if batch == 1 and not linear else math.inf
+            if min(sure, reduced_rank_steps(doubt) * jump) < doubt * step:
+                left = max(left, self._compare(x, steps, excess))
+        jumps = reduced_rank_steps(left) * jump
+        rest = rest_jumps = left * step
         if min(newton, jumps) >= rest:
             return None
-        if plain:
-            if steps >= self._due:
-                self._compare(x, steps)
-            if self._turning:
-                # How long it will take nobody knows: compare with what it took so far.
-                spent = steps * costs.plain(batch)
+        if plain and steps >= self._due:
+            self._compare(x, steps, excess)
+        if self._turning and plain:
+            # How long it will take nobody knows: compare with what it took so far.
+            spent = steps * step
+            if self._slopes is not None and self._slopes[1]:
+                rest = min(rest, 4 * spent)  # one factorization ends it for sure
+            else:
                 rest = min(rest, spent if linear else spent * NEWTON_STEPS / _RENT)
-                rest_jumps = min(rest, spent / _LONG_RENT)
+            rest_jumps = min(rest, spent / _LONG_RENT)
         better = jumps < rest_jumps
         best = jumps if better else rest
         if newton < best and self.matrix is not None:
-            active, shared = self._pattern(x, y)
-            if newton_steps * costs.newton(batch, active, shared) < best:
+            if self._slopes is None:
+                newton = NEWTON_STEPS * costs.newton(batch, *self._pattern(x, y))
+            if newton < best:
                 return Newton().accelerate(self.base, self.matrix)
         if not better:
             return None
         self.cost = costs.reduced_rank
         return ReducedRank().accelerate(self.base, self._past)
 
-    def _compare(self, x: Tensor, steps: int) -> None:
-        """Find out whether plain steps turn: whether the last two are not aligned."""
+    def _compare(self, x: Tensor, steps: int, excess: float) -> float:
+        """Steps to go at the rate of the last two, and whether these turn: are not aligned.
+
+        The rate between measurements is too good in the beginning, where what is fast dies out.
+        """
         if len(self._past) < 2:
-            return
+            return 0.0
         last, before = self._past[-1], self._past[-2]
         a, b = (x - last).flatten(), (last - before).flatten()
+        size, size_before = largest(a), largest(b)
+        self._due = 2 * steps
+        if not 0 < size < math.inf or not 0 < size_before < math.inf:
+            return 0.0
         # Of size one, so that no square overflows or vanishes.
-        a, b = a / a.abs().amax(), b / b.abs().amax()
-        cosine = abs(float(a @ b / (a.norm() * b.norm())))
-        self._turning, self._due = not cosine >= _ALIGNED, 2 * steps
+        a, b = a / size, b / size_before
+        self._turning = not abs(float(a @ b / (a.norm() * b.norm()))) >= _ALIGNED
+        left = steps_left((0, excess * size_before / size), (1, excess), 1.0)
+        return min(left, _FAR)
 
     def _pattern(self, x: Tensor, y: Tensor) -> tuple[int, bool]:
         """The most states with a slope, and whether all samples share their slopes."""
