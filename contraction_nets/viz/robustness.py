@@ -39,6 +39,7 @@ _RUNGS = {
     "milp": ("exact search", "green"),
 }
 _COLUMNS = 2
+_WIDE = 0.06  # of the axis: a gap with room for a line of text
 
 
 def plot_accuracy_curves(methods: Mapping[str, AccuracyCurves]) -> Figure:
@@ -162,11 +163,16 @@ def _rungs(ax: Axes, gap: RobustnessGap) -> None:
         place = len(names)
         ax.barh(place, end - gap.attacked, 0.62, gap.attacked, color=COLOURS["vermilion"], lw=0)
         ax.annotate(
-            _ceil(gap.attacked), (gap.attacked, place), xytext=(-4, 0), textcoords="offset points",
-            ha="right", va="center", fontsize=LABEL_SIZE, color=COLOURS["vermilion"],
+            _ceil(gap.attacked), (gap.attacked, place), xytext=(4, 0), textcoords="offset points",
+            ha="left", va="center", fontsize=LABEL_SIZE, color=COLOURS["paper"],
         )  # fmt: skip
         names.append("attack found")
         ax.axvspan(best, gap.attacked, color=COLOURS["grid"], lw=0, zorder=0)
+        if gap.attacked - best > _WIDE * end:
+            ax.text(
+                (best + gap.attacked) / 2, (place - 1) / 2, "not known", rotation=90, ha="center",
+                va="center", fontsize=LABEL_SIZE, color=COLOURS["muted"],
+            )  # fmt: skip
         ax.axvline(gap.attacked, color=COLOURS["vermilion"], lw=0.8, ls="--", zorder=0)
     ax.set_yticks(range(len(names)), names, fontsize=LABEL_SIZE, color=COLOURS["ink"])
     ax.invert_yaxis()
