@@ -179,8 +179,11 @@ class MonotoneSet(ConstraintSet):
 
     def project(self, V: Array) -> Array:
         # The symmetric part is projected by clipping its eigenvalues; the other is free.
-        values, vectors = self._spectrum(V)
         xp = namespace(V)
+        if xp is not np and str(V.device) == "cpu":
+            # torch may bring a LAPACK of its own, which ends in other last bits.
+            return xp.asarray(self.project(np.asarray(V)))
+        values, vectors = self._spectrum(V)
         above = xp.clip(values - self.gamma, 0.0, None)
         if not xp.count_nonzero(above):
             return xp.asarray(V, copy=True)
