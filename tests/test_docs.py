@@ -1,4 +1,4 @@
-"""The page on certificates runs from top to bottom, and prints what it says it prints."""
+"""The pages run from top to bottom; that on certificates prints what it says it prints."""
 
 import contextlib
 import io
@@ -17,8 +17,16 @@ from contraction_nets.certificates.document import load_certificate
 from contraction_nets.certificates.statements import STATEMENTS
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = (ROOT / "docs" / "certificates.md").read_text("utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+PAGES = {path.stem: path.read_text("utf-8") for path in (ROOT / "docs").glob("*.md")}
+PAGE = PAGES["certificates"]
+
+
+def blocks(page):
+    """Kind and text of every block."""
+    return re.findall(r"^```(\w+)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+
+
+BLOCKS = blocks(PAGE)
 
 
 def in_shell(script, folder):
@@ -46,7 +54,7 @@ def in_shell(script, folder):
 def in_python(script, namespace):
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
-        exec(compile(script, "docs/certificates.md", "exec"), namespace)
+        exec(compile(script, "a page", "exec"), namespace)
     return printed.getvalue()
 
 
@@ -84,6 +92,18 @@ def test_the_page_runs_and_prints_what_it_shows(tmp_path, monkeypatch):
     assert {load_certificate(path).statement.kind for path in files} == set(STATEMENTS)
 
 
+def test_the_page_on_robustness_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace = {"__name__": "page"}
+    for kind, block in blocks(PAGES["robustness"]):
+        if kind == "python":
+            in_python(block, namespace)
+        else:
+            in_shell(block, tmp_path)
+    verdicts = (tmp_path / "verdicts.csv").read_text("utf-8").splitlines()
+    assert len(verdicts) == 1 + 2 * 360
+
+
 @pytest.mark.parametrize("kind", STATEMENTS)
 def test_every_kind_of_statement_is_explained(kind):
     assert f"| `{kind}`" in PAGE
@@ -91,15 +111,16 @@ def test_every_kind_of_statement_is_explained(kind):
         assert f"`{name}`" in PAGE or f".{name}`" in PAGE
 
 
-def test_links_lead_somewhere():
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
+def test_links_lead_somewhere(page):
     anchors = {
         re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
-        for title in re.findall(r"^#+ (.*)$", PAGE, re.MULTILINE)
+        for title in re.findall(r"^#+ (.*)$", page, re.MULTILINE)
     }
-    for target in re.findall(r"\]\(([^)]+)\)", PAGE):
+    for target in re.findall(r"\]\(([^)]+)\)", page):
         if target.startswith("#"):
             assert target[1:] in anchors, target
         elif not target.startswith("http"):
             assert (ROOT / "docs" / target).exists(), target
-    for name in re.findall(r"`((?:tests|contraction_nets|benchmarks|docs)/[\w/.]+\.\w+)`", PAGE):
+    for name in re.findall(r"`((?:tests|contraction_nets|benchmarks|docs)/[\w/.]+\.\w+)`", page):
         assert (ROOT / name).exists(), name
