@@ -16,9 +16,9 @@ from contraction_nets.robustness.attacks.base import Attack, Domain, Module
 class Inversion(Attack):
     """Every pixel moves by at most ε towards its negative, as far as that: u + clip(1 − 2u, ±ε).
 
-    The continuous image inversion of the experiments in [NEMON], on pixels in [0, 1]: at ε = 1
-    the image is its negative 1 − u, at a smaller ε on the way there, and a pixel of 1/2 stays
-    what it is. The negative of an input in [low, high] is low + high − u.
+    After the continuous image inversion of the experiments in [NEMON], on pixels in [0, 1]; the
+    definition is ours: at ε = 1 the image is its negative 1 − u, at a smaller ε on the way there,
+    and a pixel of 1/2 stays what it is. The negative of an input in [low, high] is low + high − u.
     """
 
     name: ClassVar[str] = "inversion"
