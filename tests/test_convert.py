@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from scipy.sparse import csr_array
 from strategies import seeds
 from torch import nn
 
@@ -211,3 +212,14 @@ def test_files_with_code_are_refused_and_not_run(tmp_path):
         with pytest.raises(ValueError, match="expected"):
             ImplicitWeights.load(tmp_path / name)
     assert not (tmp_path / "ran").exists()
+
+
+def test_to_module_reads_sparse_matrices():
+    dense = ImplicitWeights.from_module(ImplicitNetwork(3, 5, 2, feedthrough=True))
+    matrices = {name: csr_array(getattr(dense, name)) for name in "ABCD"}
+    equal(
+        ImplicitWeights.from_module(
+            ImplicitWeights(**matrices, b=dense.b, c=dense.c, activation="relu").to_module()
+        ),
+        dense,
+    )

@@ -13,6 +13,7 @@ import torch
 from brute_force import outputs, random_network, smallest_margin
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 from strategies import seeds
 
 from contraction_nets import (
@@ -450,3 +451,15 @@ def test_networks_that_are_not_well_posed_or_have_one_output():
         verify_robustness(ImplicitWeights([[1.0]], [[1.0]], [[1.0], [0.0]]), [[0.5]], [0], 0.1)
     with pytest.raises(ValueError, match="two or more"):
         verify_robustness(ImplicitWeights([[0.0]], [[1.0]], [[1.0]]), [[0.5]], [0], 0.1)
+
+
+def test_sparse_weights_are_decided_as_the_same_ones_in_full():
+    torch.manual_seed(2)
+    network = ImplicitNetwork(2, 6, 3, tol=1e-10).double()
+    dense = ImplicitWeights.from_module(network)
+    sparse = replace(dense, A=csr_array(dense.A), C=csr_array(dense.C))
+    inputs = np.random.default_rng(0).uniform(size=(6, 2))
+    labels = network(torch.from_numpy(inputs)).argmax(dim=1)
+    found = [verify_robustness(weights, inputs, labels, 0.3) for weights in (dense, sparse)]
+    assert found[0].decided_by() == found[1].decided_by()
+    assert sparse.is_sparse

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from scipy.sparse import issparse
 
 from contraction_nets.nn.layers import ImplicitLayer, ImplicitNetwork
 from contraction_nets.nn.sequential import check_plain
@@ -57,7 +59,8 @@ def to_module(weights: ImplicitWeights) -> ImplicitNetwork:
     if measure >= 1:
         optimal = lipschitz_certificate(weights).weighted
         measure, eta = optimal.measure, optimal.eta
-    dtype = torch.from_numpy(np.zeros(0, np.result_type(*arrays.values()))).dtype
+    widest = np.result_type(*(array.dtype for array in arrays.values()))
+    dtype = torch.from_numpy(np.zeros(0, widest)).dtype
     network = ImplicitNetwork(
         weights.input_dim,
         weights.state_dim,
@@ -75,5 +78,10 @@ def to_module(weights: ImplicitWeights) -> ImplicitNetwork:
         for name, target in targets.items():
             if target is not None:
                 value = arrays.get(name)
-                target.copy_(torch.zeros(()) if value is None else torch.from_numpy(value.copy()))
+                target.copy_(torch.zeros(()) if value is None else torch.from_numpy(_dense(value)))
     return network
+
+
+def _dense(array: Any) -> NDArray[Any]:
+    """A copy in full, of the same numbers."""
+    return np.asarray(array.toarray() if issparse(array) else array.copy())
