@@ -235,3 +235,13 @@ def test_certified_training_by_the_command_line(command, tmp_path):
         assert (code, text) == (2, "")
         assert err.startswith("error: got")
         assert err.count("\n") == 1
+
+
+def test_a_radius_beyond_the_dtype_is_the_whole_domain():
+    torch.manual_seed(0)
+    network, u, y = ImplicitNetwork(3, 5, 3), torch.rand(4, 3), torch.tensor([0, 1, 2, 0])
+    whole, beyond = (
+        IntervalLoss(epsilon, tail_epsilon=epsilon, tail_share=0.5).loss(network, u, y, 0.9)
+        for epsilon in (2.0, 1e300)
+    )
+    assert torch.equal(whole.value, beyond.value)

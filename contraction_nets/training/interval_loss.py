@@ -74,9 +74,11 @@ class IntervalLoss(Objective):
     def loss(self, module: ImplicitNetwork, u: Tensor, y: Tensor, progress: float) -> Loss:
         grown = growth(progress, self.ramp)
         kappa = 1 - grown * (1 - self.clean_weight)
-        radius = u.new_full((len(u), 1), grown * self.epsilon)
+        # No larger than the dtype holds; the domain, where there is one, is smaller anyway.
+        most = torch.finfo(u.dtype).max
+        radius = u.new_full((len(u), 1), min(grown * self.epsilon, most))
         # Batches come shuffled: their first samples are as good as any drawn at random.
-        radius[: round(self.tail_share * len(u))] = grown * self.tail_epsilon
+        radius[: round(self.tail_share * len(u))] = min(grown * self.tail_epsilon, most)
         lower, upper = clipped(u - radius, u + radius, self.domain)
         return worst_case(module, u, y, lower, upper, kappa)
 
