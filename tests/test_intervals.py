@@ -268,8 +268,16 @@ def test_boxes_and_labels_that_do_not_fit_are_refused():
         interval_bounds(net, upper, lower)
     with pytest.raises(ValueError, match="expected lower ≤ upper"):
         interval_bounds(net, lower * torch.nan, upper)
-    for labels in (torch.tensor([0]), torch.tensor([0.0, 1.0])):
+    for labels in (
+        torch.tensor([0]),
+        torch.tensor([0.0, 1.0]),
+        torch.tensor([0, 1], dtype=torch.uint8),
+        torch.tensor([False, True]),
+    ):
         with pytest.raises(ValueError, match=r"expected \(2,\) class numbers"):
+            interval_margins(net, lower, upper, labels)
+    for labels in (torch.tensor([0, -1]), torch.tensor([0, net.out_features])):
+        with pytest.raises(ValueError, match="expected them from 0 to"):
             interval_margins(net, lower, upper, labels)
     with pytest.raises(ValueError, match="tol"):
         interval_bounds(net, lower, upper, tol=0.0)

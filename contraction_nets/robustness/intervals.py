@@ -124,10 +124,15 @@ def interval_margins(
         As `interval_bounds`, or labels that are not one class number a box.
     """
     centre, radius = _box(module, lower, upper)
-    if labels.shape != centre.shape[:1] or labels.is_floating_point():
+    if labels.shape != centre.shape[:1] or labels.dtype != torch.int64:
         raise ValueError(
             f"got labels of shape {tuple(labels.shape)} in {labels.dtype}, expected "
-            f"({len(centre)},) class numbers: one a box."
+            f"({len(centre)},) class numbers in torch.int64: one a box."
+        )
+    if len(labels) and not (labels.min() >= 0 and labels.max() < module.out_features):
+        raise ValueError(
+            f"got labels from {int(labels.min())} to {int(labels.max())}, expected them from 0 to "
+            f"{module.out_features - 1}: the network has {module.out_features} outputs."
         )
     low, high = _states(module, centre, radius, tol, max_steps)
     y = functional.linear((low + high) / 2, module.C, module.c)
