@@ -188,6 +188,7 @@ def test_other_files_are_refused_or_empty(command, run, tmp_path, text):
         (("--epsilon", 0.1, "--domain", "1,0"), "domain"),
         (("--epsilon", 0.1, "--domain", "0"), "domain"),
         (("--epsilon", 0.1, "--domain", "0.4,0.6"), "domain"),
+        (("--epsilon", 0.1, "--domain", "0.4,0.6", "--out", "verdicts.csv"), "domain"),
         (("--epsilon", 0.1, "--out", "verdicts.txt"), ".csv or a .json"),
         (("--epsilon", 0.1, "--out", "nowhere/verdicts.csv"), "folder"),
         (("--epsilon", 0.1, "--resume"), "--out"),
@@ -220,3 +221,15 @@ def test_without_a_domain_more_is_in_reach(command, run):
     inside, outside = ([r["certified"] for r in report["results"]] for report in reports)
     assert reports[1]["domain"] == "none"
     assert (np.array(inside) >= outside).all()
+
+
+@pytest.mark.parametrize("domain", ["0,1.0000001", "-1e-9,1"])
+def test_verdicts_are_not_taken_over_to_a_domain_a_little_larger(command, run, tmp_path, domain):
+    out = tmp_path / "verdicts.csv"
+    arguments = ("robustness", run, "--epsilon", 0.01, "--samples", 2, "--out", out, "--domain")
+    assert command(*arguments, "0,1.0")[0] == 0
+    before = out.read_bytes()
+    code, _, err = command(*arguments, domain, "--resume")
+    assert code == 2, err
+    assert out.read_bytes() == before
+    assert command(*arguments, "0,1", "--resume")[0] == 0

@@ -68,7 +68,7 @@ def robustness(
     weights = ImplicitWeights.from_module(network)
     about = {
         "method": method,
-        "domain": "none" if limits is None else f"{limits[0]:g},{limits[1]:g}",
+        "domain": "none" if limits is None else f"{_exact(limits[0])},{_exact(limits[1])}",
         "weights": weights.sha256,
     }
     file = VerdictFile(out, about, lambda: _report(run, tested, radii, file))
@@ -115,6 +115,11 @@ def _domain(text: str) -> tuple[float, float] | None:
             f"got the domain {text!r}, expected LOW,HIGH such as 0,1, or none."
         ) from None
     return as_domain((low, high))
+
+
+def _exact(number: float) -> str:
+    """As short as reads back as the same number: a verdict is about this domain, no larger one."""
+    return repr(number).removesuffix(".0")
 
 
 def _check_labels(file: VerdictFile, tested: Samples) -> None:

@@ -85,10 +85,10 @@ class VerdictFile:
             self.save()
 
     def save(self) -> None:
-        """Write all rows, in order."""
+        """Write all rows, in order; without any there is no file, for nothing is known."""
         from contraction_nets.certificates.storage import write_atomically
 
-        if self.path is None:
+        if self.path is None or not self.rows:
             return
         rows = [self.rows[key] for key in sorted(self.rows)]
         if self.path.suffix == ".json":
