@@ -463,3 +463,9 @@ def test_sparse_weights_are_decided_as_the_same_ones_in_full():
     found = [verify_robustness(weights, inputs, labels, 0.3) for weights in (dense, sparse)]
     assert found[0].decided_by() == found[1].decided_by()
     assert sparse.is_sparse
+
+
+def test_sums_out_of_range_are_unknown_also_where_a_needs_weights():
+    A, B, C = [[0.0, 4.0], [0.1, 0.0]], [[1e300], [1e300]], [[1e300, 2e300], [2e300, 1e300]]
+    result = verify_robustness(ImplicitWeights(A, B, C), [[0.5]], [0], 0.1)
+    assert result.counts() == {"certified": 0, "falsified": 0, "unknown": 1}

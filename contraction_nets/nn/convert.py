@@ -57,7 +57,9 @@ def to_module(weights: ImplicitWeights) -> ImplicitNetwork:
     arrays = weights.arrays()
     measure, eta = matrix_measure(weights.A), None
     if measure >= 1:
-        optimal = lipschitz_certificate(weights).weighted
+        # Of A alone: a bound with B and C may leave the range of float64.
+        ones = np.ones((weights.state_dim, 1))
+        optimal = lipschitz_certificate(weights.A, ones, ones.T).weighted
         measure, eta = optimal.measure, optimal.eta
     widest = np.result_type(*(array.dtype for array in arrays.values()))
     dtype = torch.from_numpy(np.zeros(0, widest)).dtype
