@@ -5,12 +5,14 @@ import math
 import os
 from dataclasses import replace
 from fractions import Fraction
+from importlib.util import find_spec
 
 import joblib
 import numpy as np
 import pytest
 import torch
 from brute_force import outputs, random_network, smallest_margin
+from fresh import python
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
@@ -209,6 +211,31 @@ def test_both_ways_to_solve_agree(monkeypatch, seed):
 near_one = st.sampled_from([1.0, 1 - 2**-53, 1 - 1e-15, 1 - 1e-12, 1 - 1e-9, 1 - 1e-8, 0.5, 0.01])
 diagonals = st.one_of(near_one.filter(lambda a: a < 1), st.sampled_from([-1e300, -7.3, -1e-9, 0.0]))
 drives = st.one_of(st.floats(-1e6, 1e6), st.sampled_from([5e-324, -5e-324, 1e-310, -1e300, 0.0]))
+
+
+@pytest.mark.skipif(find_spec("highspy") is None, reason="needs highspy, the extra 'solvers'")
+@pytest.mark.parametrize("threads", [1, 2])
+def test_other_users_of_highs_in_the_process_change_nothing(threads):
+    """Its scheduler is one for the whole process, and it refuses another number of threads."""
+    done = python(f"""
+import numpy as np
+from highspy import _core, HighsLp
+first = _core._Highs()
+first.setOptionValue("output_flag", False)
+first.setOptionValue("threads", {threads})
+program = HighsLp()
+program.num_col_ = 1
+program.col_cost_ = program.col_lower_ = np.ones(1)
+program.col_upper_ = np.full(1, 2.0)
+first.passModel(program)
+first.run()
+
+from contraction_nets.robustness.simplex import WarmHighs
+one = np.ones(1)
+found = WarmHighs(np.ones((1, 1)), one).solve(one, 0 * one, 2 * one, np.zeros(1, bool), 9.0)
+print(found.dual, found.point)
+""")
+    assert done.stdout.split() == ["[1.]", "[1.]"], done.stderr
 
 
 @settings(deadline=None, max_examples=500)

@@ -126,8 +126,9 @@ class WarmHighs(Simplex):
         program.a_matrix_.value_ = rows.ravel()
         # The public class announces itself on standard output, before any option can forbid it.
         self._highs: Any = _core._Highs()
+        # No number of threads: HiGHS refuses to run where another part of the process has started
+        # its scheduler with another one, and its dual simplex uses a single one anyhow.
         self._highs.setOptionValue("output_flag", False)
-        self._highs.setOptionValue("threads", 1)
         self._highs.setOptionValue("presolve", "off")
         self._highs.passModel(program)
 
