@@ -40,9 +40,9 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
     "small_boxes": {
         "hidden": 300,
-        "epochs": 26,
-        "learning_rate": 8e-3,
-        "objective": SmallBoxes(0.12, fraction=0.25, steps=5),
+        "epochs": 20,
+        "learning_rate": 2.5e-3,
+        "objective": SmallBoxes(0.105, fraction=0.2, steps=5),
     },
 }
 
