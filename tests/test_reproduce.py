@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +84,39 @@ def test_evaluations_are_consistent_and_computed_once(out):
     script("pictures", out / "sweep_0_0", out / "sweep_0.03_0", "--out", out)
     for picture in ("accuracy_curves", "sweep", "ladder"):
         assert (out / f"{picture}.svg").read_text("utf-8").startswith("<?xml")
+
+
+def test_the_line_that_training_prints_evaluates_the_run(tmp_path):
+    out = tmp_path / "of results"
+    done = script("certified", "--data", "digits", "--hidden", 6, "--epochs", 1, "--out", out)
+    python, path, *arguments = shlex.split(done.stdout.splitlines()[-1])
+    assert (python, Path(path)) == ("python", FOLDER / "evaluate.py")
+    script("evaluate", *arguments, "--samples", 50, "--kinds", "interval")
+    found = json.loads((out / "evaluate_certified-interval.json").read_text("utf-8"))
+    assert found["config"]["objective"]["name"] == "interval"
+    assert {(row["kind"], row["epsilon"]) for row in found["rows"]} >= {
+        ("clean", 0.0),
+        ("interval", 0.05),
+        ("interval", 0.2),
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [
+        ("certified", "threads", 0),
+        ("evaluate", "kinds", "luck"),
+        ("evaluate", "ladder-epsilon", -1),
+        ("evaluate", "ladder-samples", 0),
+        ("evaluate", "restarts", -2),
+    ],
+)
+def test_bad_arguments_are_one_sentence_before_any_work(out, tmp_path, name, option, value):
+    runs = [out / "sweep_0_0"] if name == "evaluate" else []
+    data = [] if runs else ["--data", "digits"]
+    done = script(name, *runs, *data, f"--{option}", value, "--out", tmp_path, code=2)
+    assert re.fullmatch(r"error: got .*, expected .*\.", done.stderr.strip())
+    assert not list(tmp_path.iterdir())
 
 
 def test_estimation_writes_its_table_and_pictures(tmp_path):

@@ -7,15 +7,15 @@ A script needs nothing but::
     def main() -> None:
         chosen = start(__doc__, epochs=12, hidden=100)  # more options, with their defaults
         data = load_data("mnist", data_dir=chosen.data_dir)
-        network = train(chosen, "interval", make_network, data, epochs=chosen.epochs, …).network
-        write(chosen, "certified", {"rows": rows})
+        network = train(chosen, "plain", make_network, data, epochs=chosen.epochs, …).network
+        write(chosen, "accuracy", {"rows": rows})
 
     if __name__ == "__main__":
         finish(main)
 
-Every script has --data-dir, --out (runs/reproduce), --seed (0) and --threads (1). Its trained
-networks are RUN folders OUT/NAME, its result is OUT/NAME.json, its pictures are OUT/NAME.svg; a
-script that was interrupted goes on where it was when it is started again.
+Every script has --data-dir, --out (runs/reproduce), --seed (0) and --threads (1). Trained networks
+are RUN folders OUT/NAME, results are OUT/NAME.json, pictures are OUT/NAME.svg; a script that was
+interrupted goes on where it was when it is started again.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ from contraction_nets.certificates.storage import write_atomically, write_json
 from contraction_nets.cli.console import guarded
 from contraction_nets.cli.progress import ProgressBar
 from contraction_nets.comparison.machine import machine
+from contraction_nets.nn.layers import whole
 from contraction_nets.training.checkpoint import CHECKPOINT, CONFIG
-from contraction_nets.training.data import Dataset
+from contraction_nets.training.data import Dataset, as_seed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -82,6 +83,8 @@ def start(description: str | None, *paths: str, **options: Any) -> argparse.Name
             help=f"default: {' '.join(map(str, default)) if default is not first else default}",
         )
     chosen = parser.parse_args()
+    whole(chosen.threads, "threads")
+    as_seed(chosen.seed)
     torch.set_num_threads(chosen.threads)
     torch.manual_seed(chosen.seed)
     chosen.out.mkdir(parents=True, exist_ok=True)
