@@ -139,6 +139,8 @@ def edited(line, column, value):
         ("sample", "-1"),
         ("sample", "1"),  # twice
         ("label", "0.5"),
+        ("label", "0_5"),
+        ("epsilon", "0.0_1"),
         ("margin", "-1.0"),
         ("margin", "nan"),
         ("margin", ""),
@@ -164,6 +166,22 @@ def test_damaged_rows_are_refused(command, run, whole, tmp_path, column, value):
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("column", "value"), [("sample", 1.5), ("sample", True), ("label", "3_0"), ("seconds", False)]
+)
+def test_numbers_of_another_kind_are_refused(command, run, tmp_path, column, value):
+    path = tmp_path / "verdicts.json"
+    arguments = ("robustness", run, "--epsilon", 0.01, "--samples", 2, "--out", path)
+    assert command(*arguments)[0] == 0
+    report = json.loads(path.read_text())
+    report["verdicts"][1][column] = value
+    path.write_text(json.dumps(report))
+    code, _, err = command(*arguments, "--resume")
+    assert code == 2
+    assert repr(value) in err
+    assert json.loads(path.read_text()) == report
+
+
 @pytest.mark.parametrize("text", ["", "epsilon,sample\n0.1,2\n", "\x00\xff", '"', "a\n" * 3])
 def test_other_files_are_refused_or_empty(command, run, tmp_path, text):
     path = tmp_path / "other.csv"
@@ -180,6 +198,7 @@ def test_other_files_are_refused_or_empty(command, run, tmp_path, text):
         (("--epsilon", "-1"), "radii"),
         (("--epsilon", "0.1,"), "radii"),
         (("--epsilon", "nan"), "radii"),
+        (("--epsilon", "0.0_5"), "radii"),
         (("--epsilon", 0.1, "--method", "exact"), "method"),
         (("--epsilon", 0.1, "--jobs", 0), "n_jobs"),
         (("--epsilon", 0.1, "--time-limit", 0), "time_limit"),
@@ -187,6 +206,7 @@ def test_other_files_are_refused_or_empty(command, run, tmp_path, text):
         (("--epsilon", 0.1, "--samples", 0), "samples"),
         (("--epsilon", 0.1, "--domain", "1,0"), "domain"),
         (("--epsilon", 0.1, "--domain", "0"), "domain"),
+        (("--epsilon", 0.1, "--domain", "0,1_0"), "domain"),
         (("--epsilon", 0.1, "--domain", "0.4,0.6"), "domain"),
         (("--epsilon", 0.1, "--domain", "0.4,0.6", "--out", "verdicts.csv"), "domain"),
         (("--epsilon", 0.1, "--out", "verdicts.txt"), ".csv or a .json"),

@@ -11,7 +11,7 @@ import typer
 
 from contraction_nets.cli.console import print_json, print_table
 from contraction_nets.cli.progress import ProgressBar
-from contraction_nets.cli.test_set import Samples, held_out, parse_radii, trained
+from contraction_nets.cli.test_set import Samples, held_out, parse_numbers, parse_radii, trained
 from contraction_nets.cli.verdicts import VerdictFile
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _domain(text: str) -> tuple[float, float] | None:
     if text == "none":
         return None
     try:
-        low, high = (float(part) for part in text.split(","))
+        low, high = parse_numbers(text)
     except ValueError:
         raise ValueError(
             f"got the domain {text!r}, expected LOW,HIGH such as 0,1, or none."

@@ -122,7 +122,7 @@ def parse_radii(text: str) -> list[float]:
         Not finite numbers of at least zero, separated by commas.
     """
     try:
-        radii = [float(part) for part in text.split(",")]
+        radii = parse_numbers(text)
     except ValueError:
         radii = []
     if not radii or not all(0 <= radius < math.inf for radius in radii):
@@ -131,3 +131,10 @@ def parse_radii(text: str) -> list[float]:
             "0.05,0.1."
         )
     return radii
+
+
+def parse_numbers(text: str) -> list[float]:
+    """The numbers of "0.05,0.1"; ValueError where a part is none, as 0.0_5, which Python reads."""
+    if "_" in text:
+        raise ValueError("numbers have no underscores")
+    return [float(part) for part in text.split(",")]

@@ -137,11 +137,11 @@ def _checked(fields: dict[str, Any]) -> Row:
     margin = fields["margin"]
     row = {
         **{name: fields[name] for name in COLUMNS},
-        "epsilon": float(fields["epsilon"]),
-        "sample": int(fields["sample"]),
-        "label": int(fields["label"]),
-        "margin": None if margin in ("", None) else float(margin),
-        "seconds": float(fields["seconds"]),
+        "epsilon": _number(fields["epsilon"], float),
+        "sample": _number(fields["sample"], int),
+        "label": _number(fields["label"], int),
+        "margin": None if margin in ("", None) else _number(margin, float),
+        "seconds": _number(fields["seconds"], float),
     }
     known = row["status"] in STATUSES and row["rung"] in DECIDED_BY
     numbers = (row["epsilon"], row["seconds"], row["margin"] or 0.0)
@@ -153,3 +153,12 @@ def _checked(fields: dict[str, Any]) -> Row:
     ):
         raise ValueError(f"{row['status']} with the margin {margin}")
     return row
+
+
+def _number(value: Any, kind: type[int] | type[float]) -> Any:
+    """A number of a file; ValueError or TypeError for what Python alone takes for one."""
+    found = kind(value)
+    rounded = isinstance(value, float) and found != value
+    if rounded or isinstance(value, bool) or "_" in str(value):
+        raise ValueError(f"{value!r} is not such a number")
+    return found
