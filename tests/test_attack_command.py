@@ -70,7 +70,7 @@ def test_every_attack_has_a_name(command, run, tmp_path, method):
         ({"--epsilon": "0.1,"}, "separated by commas"),
         ({"--attack": "deepfool"}, "expected one of"),
         ({"--attack": "fgsm", "--steps": "5"}, "with pgd only"),
-        ({"--steps": "0"}, "got steps 0"),
+        ({"--steps": "0"}, "got steps = 0"),
         ({"--samples": "0"}, "at least 1"),
         ({"--seed": "-1"}, "got the seed"),
         ({"--out": "found.txt"}, "a .csv or a .json"),

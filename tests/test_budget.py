@@ -348,6 +348,11 @@ def damaged():
         "no witness": lambda s: s.pop("witness"),
         "no counter": lambda s: s.pop("projections"),
         "a field too many": lambda s: s.update(more=1),
+        "fields of several types": lambda s: s.update({1: 2}),
+        "a bound in words": lambda s: s.update(bound="3"),
+        "many bounds": lambda s: s.update(bound=torch.tensor([3.0, 3.0])),
+        "sparse": lambda s: s.update(witness=s["witness"].to_sparse()),
+        "without memory": lambda s: s.update(witness=s["witness"].to("meta")),
         "another bound": lambda s: s.update(bound=4.0),
         "NaN": lambda s: s["witness"].fill_(torch.nan),
         "infinite": lambda s: s["witness"].fill_(torch.inf),
@@ -380,12 +385,21 @@ def test_a_damaged_state_is_refused(damage):
         budget.load_state_dict(None)
 
 
+def test_a_witness_with_a_gradient_is_as_good_as_without():
+    network = make()
+    budget = LipschitzBudget(network, 3.0)
+    state = budget.state_dict()
+    state["witness"].requires_grad_()
+    budget.load_state_dict(state)
+    assert budget.verify()
+
+
 def test_bad_use_is_refused():
     network = make()
-    for bound in (0.0, -1.0, float("nan"), float("inf"), 1e-13, 1e13):
+    for bound in (0.0, -1.0, float("nan"), float("inf"), 1e-13, 1e13, "3", None, True, [3.0]):
         with pytest.raises(ValueError, match="got the bound"):
             LipschitzBudget(network, bound)
-    for refresh in (0, -1, 1.5):
+    for refresh in (0, -1, 1.5, "2", None):
         with pytest.raises(ValueError, match="refresh"):
             LipschitzBudget(network, 1.0, refresh=refresh)
     with pytest.raises(UnknownSolverError, match="expected one of"):

@@ -4,11 +4,13 @@ import json
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import torch
 
 from contraction_nets import ImplicitNetwork, fit, interval_margins
 from contraction_nets.training.data import Dataset, load_data
+from contraction_nets.training.global_margin import GlobalMargin
 from contraction_nets.training.interval_loss import IntervalLoss
 from contraction_nets.training.methods import METHODS, certified_objective
 from contraction_nets.training.objectives import Loss, Objective, PlainLoss, loss_function
@@ -205,6 +207,38 @@ def test_options_out_of_range_are_refused(options):
 def test_options_of_small_boxes_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match="expected"):
         SmallBoxes(0.1, **options)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: IntervalLoss("0.1"),
+        lambda: IntervalLoss(None),
+        lambda: IntervalLoss(0.1, ramp="0.3"),
+        lambda: IntervalLoss(0.1, clean_weight=True),
+        lambda: IntervalLoss(0.1, domain="01"),
+        lambda: SmallBoxes([0.1]),
+        lambda: SmallBoxes(0.1, steps=2.5),
+        lambda: SmallBoxes(0.1, steps="3"),
+        lambda: GlobalMargin("0.1"),
+        lambda: GlobalMargin(0.1, power=1j),
+        lambda: fit(digits_network(), digits(), epochs="3"),
+        lambda: fit(digits_network(), digits(), learning_rate="1e-3"),
+        lambda: fit(digits_network(), digits(), lipschitz_budget="3"),
+        lambda: fit(digits_network(), digits(), seed=1.5),
+        lambda: ImplicitNetwork(64, "12", 10),
+        lambda: digits_network(gamma="0.9"),
+        lambda: digits_network(tol="1e-3"),
+    ],
+)
+def test_other_types_are_refused_in_one_sentence(make):
+    with pytest.raises(ValueError, match=r"^got .*, expected .*"):
+        make()
+
+
+def test_options_from_numpy_are_written_as_numbers():
+    objective = IntervalLoss(np.float32(0.25), domain=(np.float64(0.0), np.float64(1.0)))
+    assert objective.config() == IntervalLoss(0.25).config()
 
 
 def test_methods_by_name():

@@ -49,8 +49,8 @@ def attack(
 ) -> None:
     """Attack the test samples of a run; what is found is confirmed by a forward pass."""
     from contraction_nets.certificates.storage import check_target, write_json
+    from contraction_nets.nn.options import as_seed
     from contraction_nets.robustness.attacks import attack as search
-    from contraction_nets.training.data import as_seed
 
     radii, chosen = parse_radii(epsilon), _chosen(method, steps, restarts, targets)
     as_seed(seed)

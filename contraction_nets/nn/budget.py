@@ -23,7 +23,8 @@ from contraction_nets.geometry.rows import Rows
 from contraction_nets.geometry.sets import LipschitzOutputSet, LipschitzStateSet, RowSet
 from contraction_nets.nn.constrain import hook_steps, refuse_half
 from contraction_nets.nn.fresh_witness import fresh_witness
-from contraction_nets.nn.layers import ImplicitNetwork, whole
+from contraction_nets.nn.layers import ImplicitNetwork
+from contraction_nets.nn.options import is_number, whole
 from contraction_nets.solving.projection import CLOSED_FORM, project_onto
 from contraction_nets.solving.registry import get_backend
 
@@ -99,10 +100,10 @@ class LipschitzBudget:
                 f"got a {type(module).__name__}, expected an ImplicitNetwork without "
                 "parametrization; pass the whole network, as it was made."
             )
-        if not _SMALLEST <= bound <= _LARGEST:
+        if not is_number(bound) or not _SMALLEST <= bound <= _LARGEST:
             raise ValueError(
-                f"got the bound {bound}, expected a number from {_SMALLEST:g} to {_LARGEST:g}, in "
-                "output units per input unit."
+                f"got the bound {bound!r:.60}, expected a number from {_SMALLEST:g} to "
+                f"{_LARGEST:g}, in output units per input unit."
             )
         get_backend(solver, "projection", **options)
         self.module, self.bound, self.refresh = module, float(bound), whole(refresh, "refresh")
@@ -208,23 +209,26 @@ class LipschitzBudget:
                 f"the state of the budget {problem}, expected what state_dict() returned for a "
                 "network with these weights; load the weights first, or make a new budget."
             )
-        self._adopt(state["witness"].cpu().numpy().copy())
+        self._adopt(_numpy(state["witness"]).copy())
         self._projections = state["projections"]
 
     def _problem(self, state: dict[str, Any]) -> str | None:
         """What is wrong with a state, if anything."""
-        if not isinstance(state, dict) or state.keys() != self.state_dict().keys():
-            return f"has the fields {sorted(state) if isinstance(state, dict) else state!r}"
+        if not isinstance(state, dict):
+            return f"is a {type(state).__name__}"
+        if state.keys() != self.state_dict().keys():
+            return f"has the fields {', '.join(sorted(map(str, state)))!r:.60}"
         z, count = state["witness"], state["projections"]
-        if state["bound"] != self.bound:
-            return f"is of the bound {state['bound']}, not {self.bound:g}"
+        if not is_number(state["bound"]) or state["bound"] != self.bound:
+            return f"is of the bound {state['bound']!r:.60}, not {self.bound:g}"
         if type(count) is not int or count < 0:
-            return f"has counted {count!r} projections"
-        if not isinstance(z, Tensor) or z.dtype != torch.float64 or z.shape != self.witness.shape:
+            return f"has counted {count!r:.60} projections"
+        vector = isinstance(z, Tensor) and z.dtype == torch.float64 and z.layout == torch.strided
+        if not vector or z.is_meta or z.shape != self.witness.shape:
             return f"has no witness of {len(self.witness)} numbers in float64"
         if not bool((z.isfinite() & (z > 0)).all()):
             return "has a witness that is not positive"
-        sets = _sets(z.cpu().numpy(), self._limit)
+        sets = _sets(_numpy(z), self._limit)
         try:
             proved = all(
                 rows.contains(_numpy(matrix))

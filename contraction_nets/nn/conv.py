@@ -13,8 +13,9 @@ from contraction_nets.geometry.sets import ConvolutionSet
 from contraction_nets.nn.activations import Activation
 from contraction_nets.nn.constrain import project_
 from contraction_nets.nn.iterations import Iteration
-from contraction_nets.nn.layers import StateLayer, whole
+from contraction_nets.nn.layers import StateLayer
 from contraction_nets.nn.operators import Convolution
+from contraction_nets.nn.options import whole
 
 
 class ImplicitConv2d(StateLayer):

@@ -18,6 +18,7 @@ from contraction_nets.nn.constrain import project_
 from contraction_nets.nn.equilibrium import equilibrium, solve_equilibrium
 from contraction_nets.nn.iterations import Iteration, get_iteration
 from contraction_nets.nn.operators import Dense, StateOperator
+from contraction_nets.nn.options import is_number, positive, whole
 from contraction_nets.nn.solves import EquilibriumResult, Monitor, solving_dtype
 
 
@@ -60,9 +61,9 @@ class StateLayer(Constraint):
         self.tol, self.max_steps = positive(tol, "tol"), whole(max_steps, "max_steps")
         self.backward_tol = self.tol if backward_tol is None else positive(backward_tol, "tol")
         self.monitor: Monitor | None = None
-        if not gamma < 1 or math.isinf(gamma):
+        if not is_number(gamma) or not -math.inf < gamma < 1:
             raise ValueError(
-                f"got gamma {gamma}, expected a number below one; only then is every A with "
+                f"got gamma {gamma!r:.60}, expected a number below one; only then is every A with "
                 "μ∞(A) ≤ γ well-posed."
             )
         self.register_buffer("gamma", torch.full((), gamma, dtype=torch.float64))
@@ -326,15 +327,3 @@ class ImplicitNetwork(nn.Module):
 
     def extra_repr(self) -> str:
         return f"out_features={self.out_features}, feedthrough={self.D is not None}"
-
-
-def whole(value: int, name: str) -> int:
-    if int(positive(value, name)) != value:
-        raise ValueError(f"got {name} {value}, expected a whole number.")
-    return int(value)
-
-
-def positive(value: float, name: str) -> float:
-    if not 0 < value < math.inf:
-        raise ValueError(f"got {name} {value}, expected a positive number.")
-    return value

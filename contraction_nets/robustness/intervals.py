@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from contraction_nets.nn.equilibrium import equilibrium
-from contraction_nets.nn.layers import ImplicitNetwork, positive, whole
+from contraction_nets.nn.layers import ImplicitNetwork
+from contraction_nets.nn.options import positive, whole
 from contraction_nets.robustness.embedding import Embedded, embedded_weight
 
 

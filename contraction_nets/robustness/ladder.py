@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor
-from numbers import Real
 from typing import Any
 
 from joblib import Parallel, delayed
@@ -13,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from contraction_nets.certificates.weights import ImplicitWeights
 from contraction_nets.nn.layers import ImplicitNetwork
+from contraction_nets.nn.options import is_number
 from contraction_nets.robustness.attacks.ball import as_domain, as_radius
 from contraction_nets.robustness.batch import BatchRungs, OpenSample
 from contraction_nets.robustness.equation import Equation
@@ -109,8 +109,7 @@ def check_options(method: str, time_limit: float | None, n_jobs: int) -> None:
         raise ValueError(f"got the method {method!r:.60}, expected one of {', '.join(METHODS)}.")
     if not isinstance(n_jobs, int) or isinstance(n_jobs, bool) or n_jobs == 0:
         raise ValueError(f"got n_jobs {n_jobs!r:.60}, expected a whole number other than zero.")
-    number = isinstance(time_limit, Real) and not isinstance(time_limit, bool)
-    if time_limit is not None and not (number and time_limit > 0):
+    if time_limit is not None and not (is_number(time_limit) and time_limit > 0):
         raise ValueError(
             f"got time_limit {time_limit!r:.60}, expected a positive number of seconds or None."
         )

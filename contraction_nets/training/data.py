@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from contraction_nets.nn.options import as_seed
+
 _MNIST = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
@@ -100,13 +102,6 @@ def load_data(
     if name not in loaders:
         raise ValueError(f"got the data set {name!r}, expected one of {', '.join(loaders)}.")
     return loaders[name]()
-
-
-def as_seed(seed: int) -> int:
-    """The seed itself; ValueError unless it is one for numpy and torch alike."""
-    if not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise ValueError(f"got the seed {seed!r}, expected a whole number from 0 to 2**32 − 1.")
-    return seed
 
 
 def _digits(seed: int) -> Dataset:

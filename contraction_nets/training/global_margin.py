@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,9 +10,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from contraction_nets.nn.layers import ImplicitNetwork
+from contraction_nets.nn.options import positive, share
 from contraction_nets.nn.penalty import pairwise_gains
 from contraction_nets.training.data import Dataset
-from contraction_nets.training.objectives import Loss, Objective, growth, refuse_values, share
+from contraction_nets.training.objectives import Loss, Objective, growth, refuse_values
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,7 @@ class GlobalMargin(Objective):
 
     def __post_init__(self) -> None:
         for option in ("epsilon", "temperature"):
-            value = getattr(self, option)
-            if not 0 < value < math.inf:
-                raise ValueError(f"got {option} = {value!r}, expected a positive number.")
+            positive(getattr(self, option), option)
         for option in ("power", "clean_weight", "ramp"):
             share(getattr(self, option), option)
 

@@ -23,11 +23,12 @@ from contraction_nets.nn.constrain import constrained_modules, project_
 from contraction_nets.nn.equilibrium import EquilibriumResult
 from contraction_nets.nn.layers import ImplicitNetwork
 from contraction_nets.nn.operators import Dense
+from contraction_nets.nn.options import as_seed, at_least_zero, whole
 from contraction_nets.nn.penalty import lipschitz_penalty
 from contraction_nets.solving.projection import CLOSED_FORM, project_onto
 from contraction_nets.solving.registry import get_backend
 from contraction_nets.training import checkpoint as files
-from contraction_nets.training.data import Dataset, as_seed
+from contraction_nets.training.data import Dataset
 from contraction_nets.training.objectives import Loss, Objective, PlainLoss, loss_function
 
 _TEST_BATCH = 1000
@@ -139,15 +140,18 @@ def fit(
     """
     objective = PlainLoss() if objective is None else objective
     objective.check(data)
+    epochs, batch_size = whole(epochs, "epochs"), whole(batch_size, "batch_size")
+    if lipschitz_budget is not None:
+        lipschitz_budget = at_least_zero(lipschitz_budget, "lipschitz_budget")
     config = {
         "data": data.name,
         "objective": objective.config(),
         "network": module.config,
-        "epochs": _whole(epochs, "epochs"),
-        "batch_size": _whole(batch_size, "batch_size"),
-        "learning_rate": _number(learning_rate, "learning_rate"),
-        "lipschitz_weight": _number(lipschitz_weight, "lipschitz_weight"),
-        "lipschitz_budget": None if lipschitz_budget is None else float(lipschitz_budget),
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": at_least_zero(learning_rate, "learning_rate"),
+        "lipschitz_weight": at_least_zero(lipschitz_weight, "lipschitz_weight"),
+        "lipschitz_budget": lipschitz_budget,
         "projection": projection,
         "seed": as_seed(seed),
     }
@@ -379,18 +383,6 @@ def _open_run(folder: Path, config: dict[str, Any], resume: bool) -> None:
             "written; choose another."
         ) from error
     write_json(path, config)
-
-
-def _whole(value: int, name: str) -> int:
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(f"got {name} = {value!r}, expected a whole number of at least 1.")
-    return value
-
-
-def _number(value: float, name: str) -> float:
-    if not 0 <= value < math.inf:
-        raise ValueError(f"got {name} = {value!r}, expected a number of at least 0.")
-    return float(value)
 
 
 def _finite(value: float) -> float | None:

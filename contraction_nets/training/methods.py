@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from contraction_nets.nn.options import at_least_zero
 from contraction_nets.training.global_margin import GlobalMargin
 from contraction_nets.training.interval_loss import IntervalLoss
-from contraction_nets.training.objectives import Objective, at_least_zero
+from contraction_nets.training.objectives import Objective
 from contraction_nets.training.small_boxes import SmallBoxes
 
 Domain = tuple[float, float] | None

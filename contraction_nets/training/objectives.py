@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
@@ -76,7 +75,8 @@ class Objective(ABC):
     def config(self) -> dict[str, Any]:
         """Name and options as JSON; a run is resumed with an equal one only."""
         # Through JSON, where tuples are lists: it is compared with what a file holds.
-        written: dict[str, Any] = json.loads(json.dumps({"name": self.name, **asdict(self)}))
+        options = {"name": self.name, **asdict(self)}
+        written: dict[str, Any] = json.loads(json.dumps(options, default=float))
         return written
 
 
@@ -110,17 +110,3 @@ def refuse_values(data: Dataset, objective: str) -> None:
             f"the data set {data.name} has values for targets, expected class numbers: the "
             f"objective {objective!r} is about labels; take the plain loss."
         )
-
-
-def at_least_zero(value: float, name: str) -> float:
-    """The number itself; ValueError where it is negative or not finite."""
-    if not 0 <= value < math.inf:
-        raise ValueError(f"got {name} = {value!r}, expected a number of at least 0.")
-    return value
-
-
-def share(value: float, name: str) -> float:
-    """The number itself; ValueError where it is not in [0, 1]."""
-    if not 0 <= value <= 1:
-        raise ValueError(f"got {name} = {value!r}, expected a number in [0, 1].")
-    return value

@@ -10,21 +10,12 @@ from torch import Tensor
 
 from contraction_nets.nn.layers import ImplicitNetwork
 from contraction_nets.robustness.attacks import Pgd
-from contraction_nets.robustness.attacks.ball import as_domain
-from contraction_nets.training.data import Dataset
-from contraction_nets.training.interval_loss import clipped, worst_case
-from contraction_nets.training.objectives import (
-    Loss,
-    Objective,
-    at_least_zero,
-    growth,
-    refuse_values,
-    share,
-)
+from contraction_nets.training.boxes import BoxObjective
+from contraction_nets.training.objectives import Loss, growth
 
 
 @dataclass(frozen=True)
-class SmallBoxes(Objective):
+class SmallBoxes(BoxObjective):
     """Cross-entropy at the worst in small boxes around the result of an attack.
 
     An attack by `Pgd` looks for a bad point within (1 − fraction) ε of each input; around it, a
@@ -60,29 +51,20 @@ class SmallBoxes(Objective):
     steps: int = 8
     domain: tuple[float, float] | None = (0.0, 1.0)
     name: ClassVar[str] = "small_boxes"
+    shares: ClassVar[tuple[str, ...]] = ("fraction", "clean_weight", "ramp")
 
     def __post_init__(self) -> None:
-        at_least_zero(self.epsilon, "epsilon")
-        for option in ("fraction", "clean_weight", "ramp"):
-            share(getattr(self, option), option)
-        if self.domain is not None:
-            as_domain(self.domain)
-        self._attack()
+        super().__post_init__()
+        self._attack()  # refuses steps that are none
 
     def _attack(self) -> Pgd:
         return Pgd(steps=self.steps, targets=0, first_step=0.5, last_step=0.1)
 
-    def check(self, data: Dataset) -> None:
-        refuse_values(data, self.name)
-
     def loss(self, module: ImplicitNetwork, u: Tensor, y: Tensor, progress: float) -> Loss:
         grown = growth(progress, self.ramp)
-        reach, radius = (
-            grown * self.epsilon * (1 - self.fraction),
-            grown * self.epsilon * self.fraction,
-        )
+        epsilon = grown * self.epsilon
+        reach, radius = epsilon * (1 - self.fraction), epsilon * self.fraction
         # The generator whose state checkpoints hold, whatever the device.
         generator = torch.default_generator
         centre = self._attack().perturb(module, u, y, reach, self.domain, generator)
-        lower, upper = clipped(centre - radius, centre + radius, self.domain)
-        return worst_case(module, u, y, lower, upper, 1 - grown * (1 - self.clean_weight))
+        return self.worst_case(module, u, y, centre, radius, grown)

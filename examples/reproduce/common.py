@@ -36,9 +36,9 @@ from contraction_nets.certificates.storage import write_atomically, write_json
 from contraction_nets.cli.console import guarded
 from contraction_nets.cli.progress import ProgressBar
 from contraction_nets.comparison.machine import machine
-from contraction_nets.nn.layers import whole
+from contraction_nets.nn.options import as_seed, whole
 from contraction_nets.training.checkpoint import CHECKPOINT, CONFIG
-from contraction_nets.training.data import Dataset, as_seed
+from contraction_nets.training.data import Dataset
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -28,7 +28,8 @@ from contraction_nets.certificates.storage import read_json
 from contraction_nets.cli.console import finite
 from contraction_nets.cli.test_set import Samples, held_out, trained
 from contraction_nets.errors import ContractionNetsError
-from contraction_nets.nn.layers import ImplicitNetwork, whole
+from contraction_nets.nn.layers import ImplicitNetwork
+from contraction_nets.nn.options import whole
 from contraction_nets.robustness.attacks import Pgd, attack
 from contraction_nets.robustness.attacks.ball import as_radius
 from contraction_nets.robustness.ladder import check_options, verify_robustness

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
 
 import torch
 from torch import Tensor
 
+from contraction_nets.nn.options import is_number
 from contraction_nets.robustness.attacks.base import Domain
 
 
@@ -59,7 +59,7 @@ def ball(u: Tensor, epsilon: float, domain: Domain) -> tuple[Tensor, Tensor]:
 
 def as_radius(epsilon: float) -> float:
     """ε as a float; ValueError unless it is a finite number of at least zero."""
-    if not _is_number(epsilon) or not 0 <= epsilon < math.inf:
+    if not is_number(epsilon) or not 0 <= epsilon < math.inf:
         raise ValueError(
             f"got epsilon {epsilon!r:.60}, expected a finite number of at least 0, in input units."
         )
@@ -68,16 +68,12 @@ def as_radius(epsilon: float) -> float:
 
 def as_domain(domain: tuple[float, float]) -> tuple[float, float]:
     """Low and high ends; ValueError unless they are two finite numbers in this order."""
-    pair = isinstance(domain, tuple | list) and len(domain) == 2 and all(map(_is_number, domain))
+    pair = isinstance(domain, tuple | list) and len(domain) == 2 and all(map(is_number, domain))
     if not pair or not -math.inf < domain[0] < domain[1] < math.inf:
         raise ValueError(
             f"got the domain {domain!r:.60}, expected (low, high) with low < high, or None."
         )
     return float(domain[0]), float(domain[1])
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _inwards(v: Tensor, u: Tensor, epsilon: float) -> Tensor:

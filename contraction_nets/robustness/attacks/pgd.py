@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from contraction_nets.nn.layers import positive, whole
+from contraction_nets.nn.options import positive, whole
 from contraction_nets.robustness.attacks.ball import ball
 from contraction_nets.robustness.attacks.base import (
     Attack,

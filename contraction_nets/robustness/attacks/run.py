@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from contraction_nets.nn.options import as_seed
 from contraction_nets.robustness.attacks.ball import ball
 from contraction_nets.robustness.attacks.base import Attack, Domain, Module, get_attack
 
@@ -86,7 +87,8 @@ def attack(
     ------
     ValueError
         Samples that are not finite, not in the domain or no tensors of float32 or float64;
-        labels that do not fit; an unknown method; outputs that are not finite.
+        labels that do not fit; an unknown method; ε, a domain or a seed that is none; outputs
+        that are not finite.
 
     Examples
     --------
@@ -100,7 +102,7 @@ def attack(
     chosen = get_attack(method)
     x, y = _checked(module, x, y)
     ball(x, epsilon, domain)  # refuses what no batch should begin with
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(as_seed(seed))
     parts = []
     for u, labels in zip(x.split(_BATCH), y.split(_BATCH), strict=True):
         parts.append(_attacked(chosen, module, u, labels, epsilon, domain, generator))
