@@ -14,7 +14,7 @@ from contraction_nets import (
     fit,
 )
 from contraction_nets.certificates.document import verify_document
-from contraction_nets.training.checkpoint import load_network, save_network
+from contraction_nets.training.checkpoint import CHECKPOINT, load_network, save_network
 from contraction_nets.training.data import Dataset, load_data
 from contraction_nets.training.loop import evaluate
 
@@ -190,6 +190,26 @@ def test_a_diverging_run_ends_with_a_sentence():
     data.train_inputs[3, 3] = torch.nan
     with pytest.raises(ContractionNetsError, match="loss became nan, expected"):
         fit(digits_network(), data, epochs=1)
+
+
+@pytest.mark.filterwarnings("ignore::contraction_nets.ConvergenceWarning")
+def test_a_run_that_ended_in_its_first_epoch_is_started_again(tmp_path):
+    good, bad = small(), small()
+    bad.train_inputs[3, 3] = torch.nan
+    with pytest.raises(ContractionNetsError, match="loss became nan"):
+        fit(digits_network(), bad, epochs=1, run=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    with pytest.raises(FileNotFoundError, match="start without resuming"):
+        fit(digits_network(), bad, epochs=1, run=tmp_path, resume=True)
+    fit(digits_network(), good, epochs=1, learning_rate=1e-3, run=tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["learning_rate"] == 1e-3
+    # Without its checkpoint and configuration it is a trained network still.
+    (tmp_path / CHECKPOINT).unlink()
+    (tmp_path / "config.json").unlink()
+    before = (tmp_path / "model.safetensors").read_bytes()
+    with pytest.raises(FileExistsError, match="holds a run already"):
+        fit(digits_network(), good, epochs=1, run=tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
 
 
 def test_an_audit_that_fails_is_left_out(monkeypatch):

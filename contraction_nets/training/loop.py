@@ -124,7 +124,7 @@ def fit(
         An argument out of range, data that the objective is not defined on, or a checkpoint
         that does not fit.
     FileExistsError
-        `run` holds a run already and `resume` is False.
+        `run` holds a run of an epoch or more already and `resume` is False.
     FileNotFoundError
         Nothing to resume from.
     ContractionNetsError
@@ -370,7 +370,8 @@ def _open_run(folder: Path, config: dict[str, Any], resume: bool) -> None:
                     "with the arguments it was started with."
                 )
         return
-    if path.exists() or (folder / files.CHECKPOINT).exists():
+    # A configuration alone is what a run leaves that ended in its first epoch.
+    if any((folder / name).exists() for name in (files.MODEL, files.METRICS, files.CHECKPOINT)):
         raise FileExistsError(
             f"{folder} holds a run already, expected an empty folder; resume it, or choose "
             "another one."

@@ -37,7 +37,7 @@ from contraction_nets.cli.console import guarded
 from contraction_nets.cli.progress import ProgressBar
 from contraction_nets.comparison.machine import machine
 from contraction_nets.nn.options import as_seed, whole
-from contraction_nets.training.checkpoint import CHECKPOINT, CONFIG
+from contraction_nets.training.checkpoint import CHECKPOINT
 from contraction_nets.training.data import Dataset
 
 if TYPE_CHECKING:
@@ -121,9 +121,6 @@ def train(
     seed = chosen.seed if seed is None else seed
     torch.manual_seed(seed)
     run = chosen.out / name
-    resume = (run / CHECKPOINT).exists()
-    if not resume:  # interrupted in its first epoch
-        (run / CONFIG).unlink(missing_ok=True)
     with progress(name) as tell:
         return fit(
             network(),
@@ -131,7 +128,7 @@ def train(
             epochs=epochs,
             seed=seed,
             run=run,
-            resume=resume,
+            resume=(run / CHECKPOINT).exists(),
             on_step=lambda epoch, done, steps: tell((epoch - 1) * steps + done, epochs * steps),
             **options,
         )
