@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from contraction_nets.cli.console import print_json, print_table
+from contraction_nets.cli.counterexamples import CounterexampleFile, check_counterexamples
 from contraction_nets.cli.progress import ProgressBar
 from contraction_nets.cli.tables import write_csv
 from contraction_nets.cli.test_set import Samples, held_out, parse_radii, trained
@@ -45,10 +46,18 @@ def attack(
         Path | None,
         typer.Option(help="Where to write the result: a sample a row as .csv, or the --json."),
     ] = None,
+    counterexamples: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where to write the inputs with another label that are found, as .safetensors: "
+            "inputs, epsilon, samples, labels, found; each confirmed as it is stored."
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Attack the test samples of a run; what is found is confirmed by a forward pass."""
     from contraction_nets.certificates.storage import check_target, write_json
+    from contraction_nets.certificates.weights import ImplicitWeights
     from contraction_nets.nn.options import as_seed
     from contraction_nets.robustness.attacks import attack as search
 
@@ -58,6 +67,7 @@ def attack(
         check_target(out)
         if out.suffix not in (".csv", ".json"):
             raise ValueError(f"got --out {out.name}, expected a .csv or a .json file.")
+    check_counterexamples(counterexamples)
     network = trained(run)
     tested = held_out(run, network, data_dir=data_dir, samples=samples)
     found, results = [], []
@@ -79,6 +89,15 @@ def attack(
                 )
             )
             results.append(_result(radius, found[-1], tested, time.perf_counter() - start))
+    if counterexamples is not None:
+        sha256 = ImplicitWeights.from_module(network).sha256
+        file = CounterexampleFile(counterexamples, network, tested, tested.domain, sha256)
+        for radius, result in zip(radii, found, strict=True):
+            for sample in result.success.nonzero()[:, 0].tolist():
+                file.add(radius, sample, result.inputs[sample])
+        file.save()
+        for result in results:
+            result["counterexamples"] = file.count(result["epsilon"], len(tested))
     report = {
         "run": str(run),
         "data": tested.name,
@@ -95,7 +114,7 @@ def attack(
     if as_json:
         print_json(report)
     else:
-        _print(report, out)
+        _print(report, out, counterexamples)
 
 
 def _chosen(method: str, steps: int | None, restarts: int | None, targets: int | None) -> Attack:
@@ -147,7 +166,7 @@ def _write_samples(
     write_csv(out, header, rows)
 
 
-def _print(report: dict[str, Any], out: Path | None) -> None:
+def _print(report: dict[str, Any], out: Path | None, counterexamples: Path | None) -> None:
     kind = report["attack"]
     options = ", ".join(
         f"{key} {'all' if value is None else value}"
@@ -167,6 +186,9 @@ def _print(report: dict[str, Any], out: Path | None) -> None:
         )
         for result in report["results"]
     ]
+    if counterexamples is not None:
+        found = sum(result["counterexamples"] for result in report["results"])
+        rows.append(("counterexamples", f"{found} in {counterexamples}"))
     if out is not None:
         rows.append(("written to", str(out)))
     print_table(report["run"], rows)

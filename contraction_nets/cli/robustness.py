@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from contraction_nets.cli.console import print_json, print_table
+from contraction_nets.cli.counterexamples import CounterexampleFile, check_counterexamples
 from contraction_nets.cli.progress import ProgressBar
 from contraction_nets.cli.test_set import Samples, held_out, parse_numbers, parse_radii, trained
 from contraction_nets.cli.verdicts import VerdictFile
@@ -47,10 +48,19 @@ def robustness(
         Path | None,
         typer.Option(help="Where to write the verdicts: a sample a row as .csv, or a .json."),
     ] = None,
+    counterexamples: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where to write the inputs with another label that are found, as .safetensors: "
+            "inputs, epsilon, samples, labels, found; each confirmed as it is stored."
+        ),
+    ] = None,
     resume: Annotated[
         bool,
         typer.Option(
-            "--resume", help="Go on from the verdicts in --out; unknown ones are tried again."
+            "--resume",
+            help="Go on from the verdicts in --out; unknown ones are tried again, and with "
+            "--counterexamples falsified ones that have none in the file.",
         ),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -62,6 +72,7 @@ def robustness(
     radii = sorted(set(parse_radii(epsilon)))
     check_options(method, time_limit, jobs)
     _check_out(out, resume)
+    check_counterexamples(counterexamples, resume=resume)
     network = trained(run)
     tested = held_out(run, network, data_dir=data_dir, samples=samples)
     limits = tested.domain if domain is None else _domain(domain)
@@ -71,10 +82,15 @@ def robustness(
         "domain": "none" if limits is None else f"{_exact(limits[0])},{_exact(limits[1])}",
         "weights": weights.sha256,
     }
-    file = VerdictFile(out, about, lambda: _report(run, tested, radii, file))
+    beside = None
+    if counterexamples is not None:
+        beside = CounterexampleFile(counterexamples, network, tested, limits, weights.sha256)
+    file = VerdictFile(out, about, lambda: _report(run, tested, radii, file), beside)
     if resume:
         file.load()
         _check_labels(file, tested)
+        if beside is not None:
+            beside.load()
     try:
         _decide(weights, tested, radii, limits, time_limit, jobs, file)
     finally:
@@ -83,7 +99,7 @@ def robustness(
     if as_json:
         print_json(report)
     else:
-        _print(report, out)
+        _print(report, out, counterexamples)
 
 
 def _check_out(out: Path | None, resume: bool) -> None:
@@ -147,11 +163,7 @@ def _decide(
     labels, total = tested.labels.tolist(), len(radii) * len(tested)
     with ProgressBar() as bar:
         for number, radius in enumerate(radii):
-            left = [
-                i
-                for i in range(len(tested))
-                if file.rows.get((radius, i), {"status": "unknown"})["status"] == "unknown"
-            ]
+            left = [i for i in range(len(tested)) if file.is_open(radius, i)]
             done = (number + 1) * len(tested) - len(left)
 
             def note(
@@ -195,9 +207,12 @@ def _result(radius: float, tested: Samples, file: VerdictFile) -> dict[str, Any]
     counts = Counter(row["status"] for row in rows)
     pairs = Counter((row["status"], row["rung"]) for row in rows)
     times = {rung: [row["seconds"] for row in rows if row["rung"] == rung] for rung in DECIDED_BY}
+    beside = file.counterexamples
+    written = {} if beside is None else {"counterexamples": beside.count(radius, len(tested))}
     return {
         "epsilon": radius,
         **{status: counts[status] for status in STATUSES},
+        **written,
         "certified_accuracy": counts["certified"] / len(tested),
         "decided_by": {
             status: {rung: pairs[status, rung] for rung in DECIDED_BY if pairs[status, rung]}
@@ -209,7 +224,7 @@ def _result(radius: float, tested: Samples, file: VerdictFile) -> dict[str, Any]
     }
 
 
-def _print(report: dict[str, Any], out: Path | None) -> None:
+def _print(report: dict[str, Any], out: Path | None, counterexamples: Path | None) -> None:
     interval = "" if report["domain"] == "none" else f", inputs in [{report['domain']}]"
     rows = [("test samples", f"the first {report['samples']} of {report['data']}{interval}")]
     for result in report["results"]:
@@ -220,6 +235,12 @@ def _print(report: dict[str, Any], out: Path | None) -> None:
             share = f"{100 * result[status] / report['samples']:.2f} %"
             rows.append((status, share + (f"   ({names})" if names else "")))
         rows += [("", f"{count} × {reason}") for reason, count in result["reasons"].items()]
+    if counterexamples is not None:
+        found, falsified = (
+            sum(result[key] for result in report["results"])
+            for key in ("counterexamples", "falsified")
+        )
+        rows.append(("counterexamples", f"{found} of {falsified} in {counterexamples}"))
     if out is not None:
         rows.append(("written to", str(out)))
     print_table(report["run"], rows)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from contraction_nets.cli.counterexamples import CounterexampleFile
     from contraction_nets.robustness.result import Verdict
 
 Row = dict[str, Any]
@@ -37,12 +38,15 @@ class VerdictFile:
         The columns method, domain and weights of every row.
     report : callable
         What a .json file says besides the rows.
+    counterexamples : CounterexampleFile or None
+        Written whenever this one is, before it: no verdict without its counterexample.
     rows : dict
     """
 
     path: Path | None
     about: Row
     report: Callable[[], dict[str, Any]]
+    counterexamples: CounterexampleFile | None = None
     rows: dict[tuple[float, int], Row] = field(default_factory=dict)
     _written: float = field(default_factory=time.monotonic)
 
@@ -78,29 +82,51 @@ class VerdictFile:
             self.rows[key] = row
 
     def add(self, epsilon: float, sample: int, label: int, verdict: Verdict) -> None:
-        """Note a verdict, and write the file if it was not written lately."""
+        """Note a verdict, and write the file if it was not written lately.
+
+        An unknown one does not replace what was proved.
+        """
+        if verdict.status == "unknown" and self._status(epsilon, sample) != "unknown":
+            return
+        if self.counterexamples is not None and verdict.counterexample is not None:
+            self.counterexamples.add(epsilon, sample, verdict.counterexample)
         named = {"epsilon": epsilon, "sample": sample, "label": label}
         self.rows[epsilon, sample] = named | verdict.as_dict() | self.about
         if time.monotonic() - self._written > _EVERY:
             self.save()
 
+    def is_open(self, epsilon: float, sample: int) -> bool:
+        """Whether a sample is to be decided: it is unknown, or its counterexample is missing."""
+        status = self._status(epsilon, sample)
+        beside = self.counterexamples
+        missing = beside is not None and (epsilon, sample) not in beside.rows
+        return status == "unknown" or (status == "falsified" and missing)
+
+    def _status(self, epsilon: float, sample: int) -> str:
+        row = self.rows.get((epsilon, sample))
+        return "unknown" if row is None else str(row["status"])
+
     def save(self) -> None:
         """Write all rows, in order; without any there is no file, for nothing is known."""
         from contraction_nets.certificates.storage import write_atomically
 
-        if self.path is None or not self.rows:
+        if not self.rows:
             return
-        rows = [self.rows[key] for key in sorted(self.rows)]
-        if self.path.suffix == ".json":
-            text = json.dumps(self.report() | {"verdicts": rows}, indent=1, allow_nan=False) + "\n"
-        else:
-            stream = io.StringIO(newline="")
-            writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-            text = stream.getvalue()
-        write_atomically(self.path, text.encode())
+        if self.counterexamples is not None:
+            self.counterexamples.save()
+        if self.path is not None:
+            write_atomically(self.path, self._text(self.path.suffix).encode())
         self._written = time.monotonic()
+
+    def _text(self, suffix: str) -> str:
+        rows = [self.rows[key] for key in sorted(self.rows)]
+        if suffix == ".json":
+            return json.dumps(self.report() | {"verdicts": rows}, indent=1, allow_nan=False) + "\n"
+        stream = io.StringIO(newline="")
+        writer = csv.DictWriter(stream, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return stream.getvalue()
 
 
 def _raw_rows(path: Path) -> tuple[list[dict[str, Any]], bool]:
