@@ -13,10 +13,17 @@ from strategies import seeds
 
 from contraction_nets import ConvergenceWarning, ImplicitConv2d, project, project_
 from contraction_nets.comparison.cases import Case
-from contraction_nets.nn.activations import get_activation
+from contraction_nets.nn.activations import ELU, LeakyReLU, get_activation
 from contraction_nets.nn.equilibrium import equilibrium, solve_equilibrium
 from contraction_nets.nn.implicit import Scaling
-from contraction_nets.nn.iterations import DiagonalResolvent, get_iteration
+from contraction_nets.nn.iterations import (
+    Anderson,
+    Average,
+    Broyden,
+    DiagonalResolvent,
+    ForwardBackward,
+    get_iteration,
+)
 from contraction_nets.nn.iterations.accelerated import Accelerated
 from contraction_nets.nn.iterations.loop import run
 from contraction_nets.nn.operators import Convolution, Dense, Sparse
@@ -259,6 +266,13 @@ def test_monitor_sees_both_directions():
 def test_other_iterations_are_refused(spec):
     with pytest.raises(ValueError, match="expected"):
         get_iteration(spec)
+
+
+@pytest.mark.parametrize("kind", [Average, Anderson, Broyden, ForwardBackward, LeakyReLU, ELU])
+@pytest.mark.parametrize("value", ["1", True, [1.0], 1j])
+def test_parameters_of_another_type_are_refused(kind, value):
+    with pytest.raises(ValueError, match=rf"got {kind.name}\(.*, expected"):
+        kind(value)
 
 
 def test_specs_round_trip():

@@ -222,6 +222,8 @@ def test_options_of_small_boxes_out_of_range_are_refused(options):
         lambda: SmallBoxes(0.1, steps="3"),
         lambda: GlobalMargin("0.1"),
         lambda: GlobalMargin(0.1, power=1j),
+        lambda: fit(digits_network(), digits(), objective="interval"),
+        lambda: fit(digits_network(), digits(), objective=IntervalLoss),
         lambda: fit(digits_network(), digits(), epochs="3"),
         lambda: fit(digits_network(), digits(), learning_rate="1e-3"),
         lambda: fit(digits_network(), digits(), lipschitz_budget="3"),

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from contraction_nets.nn.named import Named, parse
+from contraction_nets.nn.options import is_number
 
 _MAX_NEWTON_STEPS = 400  # bisection alone needs fewer, from the widest bracket of a float64
 _PLAIN_NEWTON_STEPS = 8  # before the bracket is built; enough unless |a| or |s| is large
@@ -241,9 +242,9 @@ class ELU(_Smooth):
 
 
 def _unit_interval(alpha: float, name: str) -> float:
-    if not 0 <= alpha <= 1:
+    if not is_number(alpha) or not 0 <= alpha <= 1:
         raise ValueError(
-            f"got {name}({alpha}), expected a parameter in [0, 1]: "
+            f"got {name}({alpha!r:.60}), expected a parameter in [0, 1]: "
             "no larger slope has a certificate."
         )
     return float(alpha)

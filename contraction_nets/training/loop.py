@@ -139,6 +139,10 @@ def fit(
     True
     """
     objective = PlainLoss() if objective is None else objective
+    if not isinstance(objective, Objective):
+        raise ValueError(
+            f"got the objective {objective!r:.60}, expected an Objective such as IntervalLoss(0.1)."
+        )
     objective.check(data)
     epochs, batch_size = whole(epochs, "epochs"), whole(batch_size, "batch_size")
     if lipschitz_budget is not None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from contraction_nets.nn.iterations.base import Elementwise, Iteration, Prepared
 from contraction_nets.nn.operators import StateOperator
+from contraction_nets.nn.options import is_number
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class Average(Iteration):
     name: ClassVar[str] = "average"
 
     def __post_init__(self) -> None:
-        if self.alpha is not None and not 0 < self.alpha <= 1:
-            raise ValueError(f"got average({self.alpha}), expected a step in (0, 1].")
+        if self.alpha is not None and not (is_number(self.alpha) and 0 < self.alpha <= 1):
+            raise ValueError(f"got average({self.alpha!r:.60}), expected a step in (0, 1].")
 
     def prepare(self, operator: StateOperator, activation: Elementwise, s: Tensor) -> Prepared:
         if self.alpha is not None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from contraction_nets.nn.iterations.base import Elementwise, Iteration, Prepared
 from contraction_nets.nn.operators import StateOperator
+from contraction_nets.nn.options import is_number
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,8 @@ class ForwardBackward(Iteration):
 
 def positive_step(alpha: float, name: str) -> None:
     """Refuse a step that is not positive and finite."""
-    if not 0 < alpha < float("inf"):
-        raise ValueError(f"got {name}({alpha}), expected a positive step.")
+    if not is_number(alpha) or not 0 < alpha < float("inf"):
+        raise ValueError(f"got {name}({alpha!r:.60}), expected a positive step.")
 
 
 def splitting_step(alpha: float | None, operator: StateOperator) -> Tensor:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from contraction_nets.nn.options import is_number
+
 _RIDGE = 16
 """In units of rounding, against directions that are copies of one another."""
 
@@ -49,6 +51,6 @@ def solve_normal(gram: Tensor, right: Tensor) -> Tensor:
 
 def whole_memory(memory: float, name: str) -> int:
     """The memory as an int, where it is a whole number from 1 to 100."""
-    if not 1 <= memory <= 100 or int(memory) != memory:
-        raise ValueError(f"got {name}({memory}), expected a whole number from 1 to 100.")
+    if not is_number(memory) or not 1 <= memory <= 100 or int(memory) != memory:
+        raise ValueError(f"got {name}({memory!r:.60}), expected a whole number from 1 to 100.")
     return int(memory)
