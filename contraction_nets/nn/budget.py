@@ -100,13 +100,9 @@ class LipschitzBudget:
                 f"got a {type(module).__name__}, expected an ImplicitNetwork without "
                 "parametrization; pass the whole network, as it was made."
             )
-        if not is_number(bound) or not _SMALLEST <= bound <= _LARGEST:
-            raise ValueError(
-                f"got the bound {bound!r:.60}, expected a number from {_SMALLEST:g} to "
-                f"{_LARGEST:g}, in output units per input unit."
-            )
+        self.bound = as_bound(bound)
         get_backend(solver, "projection", **options)
-        self.module, self.bound, self.refresh = module, float(bound), whole(refresh, "refresh")
+        self.module, self.refresh = module, whole(refresh, "refresh")
         self._solver, self._options = solver, options
         self._projections = 0
         refuse_half(self._parameters())
@@ -313,6 +309,16 @@ class LipschitzBudget:
         found = project_onto(array, rows, solver=self._solver, **self._options)
         changed = np.flatnonzero((found != array).any(axis=1))
         return tuple(torch.from_numpy(x).to(joint.device) for x in (changed, found[changed]))  # type: ignore[return-value]
+
+
+def as_bound(bound: float) -> float:
+    """L as a float; ValueError unless it is a number from 1e-12 to 1e12."""
+    if not is_number(bound) or not _SMALLEST <= bound <= _LARGEST:
+        raise ValueError(
+            f"got the bound {bound!r:.60}, expected a number from {_SMALLEST:g} to {_LARGEST:g}, "
+            "in output units per input unit."
+        )
+    return float(bound)
 
 
 def _sets(z: Array, limit: float) -> tuple[LipschitzStateSet, LipschitzOutputSet]:

@@ -18,7 +18,7 @@ from contraction_nets.certificates.storage import read_json, write_json
 from contraction_nets.certificates.weights import ImplicitWeights
 from contraction_nets.errors import ContractionNetsError, SolverError
 from contraction_nets.geometry.sets import RowSet
-from contraction_nets.nn.budget import LipschitzBudget
+from contraction_nets.nn.budget import LipschitzBudget, as_bound
 from contraction_nets.nn.constrain import constrained_modules, project_
 from contraction_nets.nn.equilibrium import EquilibriumResult
 from contraction_nets.nn.layers import ImplicitNetwork
@@ -146,7 +146,7 @@ def fit(
     objective.check(data)
     epochs, batch_size = whole(epochs, "epochs"), whole(batch_size, "batch_size")
     if lipschitz_budget is not None:
-        lipschitz_budget = at_least_zero(lipschitz_budget, "lipschitz_budget")
+        lipschitz_budget = as_bound(lipschitz_budget)
     config = {
         "data": data.name,
         "objective": objective.config(),
