@@ -92,11 +92,18 @@ def _seeds(ax: Axes, sweep: RegularizerSweep, name: str, colour: str) -> None:
 def _name_weights(ax: Axes, weights: tuple[float, ...], x: Array, y: Array) -> None:
     from matplotlib.patheffects import withStroke
 
+    # In axes units: a label next to that of the point before goes above its own.
+    across = np.log(x) / max(float(np.ptp(np.log(x))), 1e-9)
+    up = y / max(float(np.ptp(y)), 1e-9)
+    above = False
     for k, weight in enumerate(weights):
+        near = k > 0 and abs(across[k] - across[k - 1]) < 0.12 and abs(up[k] - up[k - 1]) < 0.03
+        above = near and not above
         first = "λ = " if k == 0 else ""
         ax.annotate(
-            first + _short(weight), (x[k], y[k]), xytext=(5, -3), textcoords="offset points",
-            ha="left", va="top", fontsize=LABEL_SIZE - 1, color=COLOURS["blue"], zorder=4,
+            first + _short(weight), (x[k], y[k]), xytext=(5, 3 if above else -3),
+            textcoords="offset points", ha="left", va="bottom" if above else "top",
+            fontsize=LABEL_SIZE - 1, color=COLOURS["blue"], zorder=4,
             path_effects=[withStroke(linewidth=2.5, foreground=COLOURS["paper"])],
         )  # fmt: skip
 
