@@ -14,6 +14,7 @@ from contraction_nets import (
     fit,
 )
 from contraction_nets.certificates.document import verify_document
+from contraction_nets.training import checkpoint as files
 from contraction_nets.training.checkpoint import CHECKPOINT, load_network, save_network
 from contraction_nets.training.data import Dataset, load_data
 from contraction_nets.training.loop import evaluate
@@ -137,6 +138,34 @@ def test_killed_in_the_middle_of_an_epoch_resumes_from_the_one_before(tmp_path):
     resumed = digits_network()
     fit(resumed, small(), run=tmp_path / "run", resume=True, **options)
     assert same(weights(whole), weights(resumed))
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+@pytest.mark.parametrize("name", ["save_network", "write_metrics", "save_checkpoint"])
+def test_killed_between_two_files_goes_on(tmp_path, monkeypatch, epoch, name):
+    class Killed(Exception):
+        pass
+
+    options = {"epochs": 2, "audit": False}
+    whole = digits_network()
+    fit(whole, small(), run=tmp_path / "whole", **options)
+    written, calls = getattr(files, name), []
+
+    def kill(*arguments):
+        calls.append(arguments)
+        if len(calls) == epoch:
+            raise Killed
+        written(*arguments)
+
+    monkeypatch.setattr(files, name, kill)
+    with pytest.raises(Killed):
+        fit(digits_network(), small(), run=tmp_path / "run", **options)
+    monkeypatch.undo()
+    resume = (tmp_path / "run" / CHECKPOINT).exists()
+    fit(digits_network(), small(), run=tmp_path / "run", resume=resume, **options)
+    for file in ("model.safetensors", "certificate.json"):
+        assert (tmp_path / "run" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
 
 
 def test_run_folder(tmp_path):

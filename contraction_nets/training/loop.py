@@ -105,7 +105,9 @@ def fit(
     seed : int
         Of the order of the samples.
     run : path, optional
-        Folder for model, metrics, certificate and checkpoint, written after every epoch.
+        Folder for model, metrics, certificate and checkpoint, written after every epoch. One
+        training at a time: a second one that starts in a new folder before the first epoch of
+        another ends is not noticed.
     resume : bool
         Continue from the checkpoint in `run`; ends with the same weights, bit for bit, as a
         run that was never interrupted.
@@ -178,6 +180,7 @@ def fit(
         _open_run(folder, config, resume)
         if resume:
             metrics = files.load_checkpoint(folder, module, optimizer, scheduler, budget)
+            _write_results(folder, module, _certificate(module), metrics)  # if it was killed before
     elif resume:
         raise ValueError("got resume=True without a run folder, expected both; pass run.")
 
@@ -231,10 +234,8 @@ def fit(
             }
         )
         if folder is not None:
-            files.save_network(module, folder / files.MODEL)
-            certificate.save(folder / files.CERTIFICATE)
-            files.write_metrics(folder / files.METRICS, metrics)
             files.save_checkpoint(folder, module, optimizer, scheduler, metrics, budget)
+            _write_results(folder, module, certificate, metrics)
         if on_epoch is not None:
             on_epoch(metrics[-1])
     return TrainingResult(module, metrics, _certificate(module))
@@ -388,6 +389,18 @@ def _open_run(folder: Path, config: dict[str, Any], resume: bool) -> None:
             "written; choose another."
         ) from error
     write_json(path, config)
+
+
+def _write_results(
+    folder: Path,
+    module: ImplicitNetwork,
+    certificate: LipschitzCertificate,
+    metrics: list[Metrics],
+) -> None:
+    """What follows from a checkpoint, and is written after it: a kill between loses nothing."""
+    files.save_network(module, folder / files.MODEL)
+    certificate.save(folder / files.CERTIFICATE)
+    files.write_metrics(folder / files.METRICS, metrics)
 
 
 def _finite(value: float) -> float | None:
