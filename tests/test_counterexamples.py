@@ -167,6 +167,53 @@ def test_what_was_proved_stays_when_it_is_unknown_another_time(tmp_path):
     assert file.rows[0.1, 4]["rung"] == "milp"
 
 
+def test_verdicts_that_a_counterexample_refutes_are_refused(command, run, tmp_path):
+    out, found = tmp_path / "verdicts.json", tmp_path / "found.safetensors"
+    arguments = ("robustness", run, *ARGUMENTS, "--out", out)
+    assert command(*arguments, "--counterexamples", found)[0] == 0
+    report = json.loads(out.read_text())
+    small = {sample for epsilon, sample in keys_of(found) if epsilon == 0.02}
+    for row in report["verdicts"]:  # at the larger radius alone
+        if row["epsilon"] == 0.08 and row["sample"] in small:
+            row |= {"status": "certified", "margin": 1.0}
+    out.write_text(json.dumps(report))
+    for more in ((), ("--counterexamples", found)):
+        code, _, err = command(*arguments, "--resume", *more)
+        assert code == 2
+        assert "certified at ε = 0.08 and falsified at ε = 0.02" in err
+    report["verdicts"] = [row for row in report["verdicts"] if row["status"] == "certified"]
+    out.write_text(json.dumps(report))
+    part = ("--epsilon", "0.08", "--samples", 1, "--out", out, "--resume")
+    assert command("robustness", run, *part, "--counterexamples", found)[0] == 2
+
+
+def test_what_only_a_loose_forward_pass_finds_refutes_nothing(tmp_path):
+    network, tested = toy([0.5, 0.4], 1)
+    file = CounterexampleFile(tmp_path / "toy.safetensors", network, tested, (0.0, 1.0), "0")
+    proved = verdicts.VerdictFile(None, {}, dict, file)
+    proved.add(0.2, 0, 1, Verdict("certified", "lp", 1e-9, 1.0))
+    file.rows[0.1, 0] = torch.tensor([0.45, 0.4]), 1  # as if its equilibrium had been far off
+    proved.check()
+    file.rows[0.1, 0] = torch.tensor([0.45, 0.5]), 1
+    with pytest.raises(ValueError, match="sample 0 is certified"):
+        proved.check()
+
+
+def test_those_of_attacks_are_taken_over(command, run, tmp_path):
+    out, found = tmp_path / "verdicts.csv", tmp_path / "found.safetensors"
+    arguments = (run, *ARGUMENTS, "--counterexamples", found)
+    assert command("attack", *arguments, "--steps", 5)[0] == 0
+    more = ("--method", "interval", "--out", out, "--resume", "--json")
+    code, text, err = command("robustness", *arguments, *more)
+    assert code == 0, err
+    check(found, run)
+    results = json.loads(text)["results"]
+    # Intervals falsify what is lost as it is, and leave open what the attack found.
+    falsified = [result["falsified"] for result in results]
+    assert [result["counterexamples"] for result in results] == falsified
+    assert sum(falsified) < len(keys_of(found))
+
+
 DAMAGE = {
     "a tensor less": lambda t: t.pop("found"),
     "half": lambda t: t.update(inputs=t["inputs"].half()),
@@ -176,6 +223,10 @@ DAMAGE = {
     "just out of reach": lambda t: t["epsilon"].mul_(0.5),
     "NaN": lambda t: t["inputs"][0].fill_(torch.nan),
     "a radius that is none": lambda t: t["epsilon"].fill_(torch.inf),
+    "a radius that is none, of a sample not asked for": lambda t: (
+        t["epsilon"][-1].fill_(torch.nan),
+        t["samples"][-1].fill_(300),
+    ),
     "a negative sample": lambda t: t["samples"].fill_(-1),
     "another label": lambda t: t["labels"].copy_((t["labels"] + 1) % 10),
     "another sample": lambda t: t["samples"].copy_(t["samples"].flip(0)),

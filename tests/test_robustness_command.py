@@ -75,8 +75,15 @@ def test_verdicts_are_those_of_the_library(command, run, whole):
     }
 
 
+CUTS = {
+    "in a row": lambda line: line[: len(line) // 2],
+    "in quotes": lambda line: line[: line.index('"') + 2],
+    "in the weights": lambda line: line[:-9],
+}
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".json"])
-@pytest.mark.parametrize("cut", ["half", "in a row", "unknown"])
+@pytest.mark.parametrize("cut", ["half", "in a row", "in quotes", "in the weights", "unknown"])
 def test_what_goes_on_equals_what_was_whole(command, run, whole, tmp_path, suffix, cut):
     complete, _ = whole
     if not complete.exists():
@@ -86,8 +93,8 @@ def test_what_goes_on_equals_what_was_whole(command, run, whole, tmp_path, suffi
     kept = lines[:50]
     if cut == "unknown":
         kept = [line.replace(",certified,lp,", ",unknown,lp,") for line in kept]
-    elif cut == "in a row" and suffix == ".csv":
-        kept.append(lines[50][: len(lines[50]) // 2])
+    elif cut in CUTS and suffix == ".csv":
+        kept.append(CUTS[cut](lines[50]))
     if suffix == ".csv":
         part.write_text("".join(kept))
     else:
@@ -167,9 +174,17 @@ def test_damaged_rows_are_refused(command, run, whole, tmp_path, column, value):
 
 
 @pytest.mark.parametrize(
-    ("column", "value"), [("sample", 1.5), ("sample", True), ("label", "3_0"), ("seconds", False)]
+    ("column", "value"),
+    [
+        ("sample", 1.5),
+        ("sample", True),
+        ("label", "3_0"),
+        ("seconds", False),
+        ("reason", 5),
+        ("reason", ["time"]),
+    ],
 )
-def test_numbers_of_another_kind_are_refused(command, run, tmp_path, column, value):
+def test_values_of_another_kind_are_refused(command, run, tmp_path, column, value):
     path = tmp_path / "verdicts.json"
     arguments = ("robustness", run, "--epsilon", 0.01, "--samples", 2, "--out", path)
     assert command(*arguments)[0] == 0
@@ -178,7 +193,7 @@ def test_numbers_of_another_kind_are_refused(command, run, tmp_path, column, val
     path.write_text(json.dumps(report))
     code, _, err = command(*arguments, "--resume")
     assert code == 2
-    assert repr(value) in err
+    assert ("reason is no text" if column == "reason" else repr(value)) in err
     assert json.loads(path.read_text()) == report
 
 

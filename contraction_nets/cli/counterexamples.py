@@ -108,6 +108,18 @@ class CounterexampleFile:
         """How many of the first samples have a counterexample in the file at this radius."""
         return sum(radius == epsilon and number < samples for radius, number in self.written)
 
+    def is_proved(self, epsilon: float, sample: int) -> bool:
+        """Whether the exact equilibrium of a row has another label too, by an error bound."""
+        from contraction_nets.certificates.weights import ImplicitWeights
+        from contraction_nets.robustness.batch import confirmed
+        from contraction_nets.robustness.equation import Equation
+
+        if (epsilon, sample) not in self.rows:
+            return False
+        inputs, label = self.rows[epsilon, sample]
+        equation = Equation.of(ImplicitWeights.from_module(self.network))
+        return confirmed(equation, inputs.double().cpu().numpy(), label) < 0
+
     def load(self) -> None:
         """Take over the rows of the file, if it is there.
 
@@ -201,9 +213,11 @@ class CounterexampleFile:
         """Whether an input is in reach of the sample of that label, as far as samples are known."""
         from contraction_nets.robustness.attacks.ball import ball
 
+        if sample < 0 or not 0 <= epsilon < math.inf:
+            return False
         if sample >= len(self.tested):
             return True
-        if sample < 0 or not 0 <= epsilon < math.inf or label != int(self.tested.labels[sample]):
+        if label != int(self.tested.labels[sample]):
             return False
         lower, upper = ball(self.tested.inputs[sample].cpu(), epsilon, self.domain)
         return bool(((lower <= inputs) & (inputs <= upper)).all())

@@ -91,10 +91,12 @@ def robustness(
         _check_labels(file, tested)
         if beside is not None:
             beside.load()
+        file.check()
     try:
         _decide(weights, tested, radii, limits, time_limit, jobs, file)
     finally:
         file.save()
+    file.check()
     report = _report(run, tested, radii, file)
     if as_json:
         print_json(report)
@@ -207,8 +209,10 @@ def _result(radius: float, tested: Samples, file: VerdictFile) -> dict[str, Any]
     counts = Counter(row["status"] for row in rows)
     pairs = Counter((row["status"], row["rung"]) for row in rows)
     times = {rung: [row["seconds"] for row in rows if row["rung"] == rung] for rung in DECIDED_BY}
-    beside = file.counterexamples
-    written = {} if beside is None else {"counterexamples": beside.count(radius, len(tested))}
+    written = {}
+    if file.counterexamples is not None:
+        falsified = {(radius, row["sample"]) for row in rows if row["status"] == "falsified"}
+        written["counterexamples"] = len(falsified & file.counterexamples.written)
     return {
         "epsilon": radius,
         **{status: counts[status] for status in STATUSES},

@@ -60,18 +60,15 @@ class VerdictFile:
         """
         if self.path is None or not self.path.exists():
             return
-        raw, whole = _raw_rows(self.path)
-        for number, fields in enumerate(raw):
+        for number, fields in enumerate(_raw_rows(self.path), start=1):
             try:
                 row = _checked(fields)
                 key = row["epsilon"], row["sample"]
                 if key in self.rows:
                     raise ValueError("a sample twice")
             except (ValueError, TypeError, KeyError, OverflowError) as error:
-                if number == len(raw) - 1 and not whole:
-                    return
                 raise ValueError(
-                    f"row {number + 1} of {self.path.name} is damaged ({error}), expected what "
+                    f"row {number} of {self.path.name} is damaged ({error}), expected what "
                     "robustness wrote; remove the row, or the file to begin anew."
                 ) from error
             if any(row[name] != value for name, value in self.about.items()):
@@ -102,6 +99,35 @@ class VerdictFile:
         missing = beside is not None and (epsilon, sample) not in beside.rows
         return status == "unknown" or (status == "falsified" and missing)
 
+    def check(self) -> None:
+        """Refuse verdicts that cannot all be true, whatever file they come from.
+
+        Raises
+        ------
+        ValueError
+            A sample is certified at a radius within which it is falsified, or a counterexample in
+            the file is proved to be one.
+        """
+        certified: dict[int, float] = {}
+        for (radius, sample), row in sorted(self.rows.items()):
+            if row["status"] == "certified":
+                certified[sample] = radius
+        beside = {} if self.counterexamples is None else self.counterexamples.rows
+        for radius, sample in sorted(self.rows.keys() | beside.keys()):
+            if radius <= certified.get(sample, -math.inf) and self._is_lost(radius, sample):
+                raise ValueError(
+                    f"sample {sample} is certified at ε = {certified[sample]:g} and falsified at "
+                    f"ε = {radius:g}, expected one of the two; begin anew with other files, and "
+                    "report it as a defect if it remains."
+                )
+
+    def _is_lost(self, epsilon: float, sample: int) -> bool:
+        """Whether it is proved that the sample does not keep its label."""
+        beside = self.counterexamples
+        return self._status(epsilon, sample) == "falsified" or (
+            beside is not None and beside.is_proved(epsilon, sample)
+        )
+
     def _status(self, epsilon: float, sample: int) -> str:
         row = self.rows.get((epsilon, sample))
         return "unknown" if row is None else str(row["status"])
@@ -129,8 +155,8 @@ class VerdictFile:
         return stream.getvalue()
 
 
-def _raw_rows(path: Path) -> tuple[list[dict[str, Any]], bool]:
-    """The rows as they are in the file, and whether its last row is whole."""
+def _raw_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows as they are in the file, but for a last one without its end."""
     from contraction_nets.certificates.storage import check_regular, read_json
 
     check_regular(path)
@@ -138,18 +164,19 @@ def _raw_rows(path: Path) -> tuple[list[dict[str, Any]], bool]:
         rows = read_json(path).get("verdicts")
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise ValueError(f"{path.name} has no verdicts, expected what robustness wrote.")
-        return rows, True
+        return rows
     try:
-        text = path.read_bytes().decode()
+        data = path.read_bytes()
+        text = data[: data.rfind(b"\n") + 1].decode()
         reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
         found, names = list(reader), reader.fieldnames
     except (ValueError, OSError, csv.Error) as error:
         raise ValueError(
             f"{path.name} cannot be read as verdicts ({error}), expected what robustness wrote."
         ) from error
-    if text and tuple(names or ()) != COLUMNS:
+    if data and tuple(names or ()) != COLUMNS:
         raise ValueError(f"{path.name} has other columns, expected {', '.join(COLUMNS)}.")
-    return found, text.endswith("\n")
+    return found
 
 
 def _checked(fields: dict[str, Any]) -> Row:
@@ -160,6 +187,8 @@ def _checked(fields: dict[str, Any]) -> Row:
         fields[name] is None for name in COLUMNS if name != "margin"
     ):
         raise ValueError("it has other columns")
+    if not isinstance(fields["reason"], str):
+        raise ValueError("its reason is no text")
     margin = fields["margin"]
     row = {
         **{name: fields[name] for name in COLUMNS},
