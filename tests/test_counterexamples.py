@@ -279,6 +279,17 @@ def test_bad_paths_are_refused(command, run, tmp_path, monkeypatch, kind, name):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("kind", ["robustness", "attack"])
+def test_one_file_cannot_be_both(command, run, tmp_path, kind):
+    out, found = tmp_path / "verdicts.csv", tmp_path / "found.safetensors"
+    out.symlink_to(found)
+    arguments = (kind, run, "--epsilon", 0.1, "--samples", 2, "--out", out)
+    code, _, err = command(*arguments, "--counterexamples", found)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "expected another file" in err
+    assert not found.exists()
+
+
 def toy(u, label, domain=(0.0, 1.0)):
     """A network of which the label is 1 where the first input is larger than the second."""
     network = ImplicitNetwork(2, 2, 2, tol=1e-6)

@@ -67,7 +67,7 @@ def attack(
         check_target(out)
         if out.suffix not in (".csv", ".json"):
             raise ValueError(f"got --out {out.name}, expected a .csv or a .json file.")
-    check_counterexamples(counterexamples)
+    check_counterexamples(counterexamples, out)
     network = trained(run)
     tested = held_out(run, network, data_dir=data_dir, samples=samples)
     found, results = [], []

@@ -223,13 +223,14 @@ class CounterexampleFile:
         return bool(((lower <= inputs) & (inputs <= upper)).all())
 
 
-def check_counterexamples(path: Path | None, *, resume: bool = False) -> None:
+def check_counterexamples(path: Path | None, out: Path | None, *, resume: bool = False) -> None:
     """Refuse a file that cannot be written, or that is there already.
 
     Raises
     ------
     ValueError
-        Another suffix than .safetensors, no such folder, or a file to be overwritten.
+        Another suffix than .safetensors, no such folder, a file to be overwritten, or a link that
+        makes it the file of --out.
     """
     from contraction_nets.certificates.storage import check_target
 
@@ -237,7 +238,8 @@ def check_counterexamples(path: Path | None, *, resume: bool = False) -> None:
         return
     if path.suffix != ".safetensors":
         raise ValueError(f"got --counterexamples {path.name}, expected a .safetensors file.")
-    check_target(path)
+    if check_target(path) == (None if out is None else check_target(out)):
+        raise ValueError(f"got {path} for --out as well, expected another file.")
     if path.exists() and not resume:
         raise ValueError(
             f"got --counterexamples {path}, which is there already, expected a new file."

@@ -72,7 +72,7 @@ def robustness(
     radii = sorted(set(parse_radii(epsilon)))
     check_options(method, time_limit, jobs)
     _check_out(out, resume)
-    check_counterexamples(counterexamples, resume=resume)
+    check_counterexamples(counterexamples, out, resume=resume)
     network = trained(run)
     tested = held_out(run, network, data_dir=data_dir, samples=samples)
     limits = tested.domain if domain is None else _domain(domain)
