@@ -159,11 +159,13 @@ def test_counterexamples_of_an_earlier_run_are_found_again(command, run, tmp_pat
 
 def test_what_was_proved_stays_when_it_is_unknown_another_time(tmp_path):
     file = verdicts.VerdictFile(None, {}, dict)
-    file.add(0.1, 3, 1, Verdict("falsified", "milp", -0.1, 1.0))
-    file.add(0.1, 3, 1, Verdict("unknown", "lp", -0.2, 1.0, "time limit"))
+    file.add(0.1, 3, {"label": 1, "input": "0"}, Verdict("falsified", "milp", -0.1, 1.0))
+    file.add(0.1, 3, {"label": 1, "input": "0"}, Verdict("unknown", "lp", -0.2, 1.0, "time limit"))
     assert file.rows[0.1, 3]["status"] == "falsified"
-    file.add(0.1, 4, 1, Verdict("unknown", "lp", -0.2, 1.0, "time limit"))
-    file.add(0.1, 4, 1, Verdict("unknown", "milp", -0.1, 1.0, "time limit"))
+    file.add(0.1, 4, {"label": 1, "input": "0"}, Verdict("unknown", "lp", -0.2, 1.0, "time limit"))
+    file.add(
+        0.1, 4, {"label": 1, "input": "0"}, Verdict("unknown", "milp", -0.1, 1.0, "time limit")
+    )
     assert file.rows[0.1, 4]["rung"] == "milp"
 
 
@@ -191,7 +193,7 @@ def test_what_only_a_loose_forward_pass_finds_refutes_nothing(tmp_path):
     network, tested = toy([0.5, 0.4], 1)
     file = CounterexampleFile(tmp_path / "toy.safetensors", network, tested, (0.0, 1.0), "0")
     proved = verdicts.VerdictFile(None, {}, dict, file)
-    proved.add(0.2, 0, 1, Verdict("certified", "lp", 1e-9, 1.0))
+    proved.add(0.2, 0, {"label": 1, "input": "0"}, Verdict("certified", "lp", 1e-9, 1.0))
     file.rows[0.1, 0] = torch.tensor([0.45, 0.4]), 1  # as if its equilibrium had been far off
     proved.check()
     file.rows[0.1, 0] = torch.tensor([0.45, 0.5]), 1

@@ -155,6 +155,7 @@ def edited(line, column, value):
         ("method", "lp"),
         ("domain", "none"),
         ("label", "11"),
+        ("input", "0" * 16),
     ],
 )
 def test_damaged_rows_are_refused(command, run, whole, tmp_path, column, value):

@@ -88,7 +88,7 @@ def robustness(
     file = VerdictFile(out, about, lambda: _report(run, tested, radii, file), beside)
     if resume:
         file.load()
-        _check_labels(file, tested)
+        _check_samples(file, tested)
         if beside is not None:
             beside.load()
         file.check()
@@ -140,15 +140,17 @@ def _exact(number: float) -> str:
     return repr(number).removesuffix(".0")
 
 
-def _check_labels(file: VerdictFile, tested: Samples) -> None:
-    """Refuse verdicts on samples of other labels: they are about other data."""
-    labels = tested.labels.tolist()
+def _check_samples(file: VerdictFile, tested: Samples) -> None:
+    """Refuse verdicts on other inputs or labels: they are about other data."""
     for (_, sample), row in file.rows.items():
-        if sample < len(labels) and row["label"] != labels[sample]:
-            raise ValueError(
-                f"sample {sample} of {file.path} has the label {row['label']}, expected "
-                f"{labels[sample]}, that of {tested.name}; choose another --out."
-            )
+        if sample >= len(tested):
+            continue
+        for name, value in tested.identity(sample).items():
+            if row[name] != value:
+                raise ValueError(
+                    f"sample {sample} of {file.path} has the {name} {row[name]}, expected {value}, "
+                    f"that of {tested.name}; choose another --out."
+                )
 
 
 def _decide(
@@ -162,7 +164,7 @@ def _decide(
 ) -> None:
     from contraction_nets.robustness.ladder import verify_robustness
 
-    labels, total = tested.labels.tolist(), len(radii) * len(tested)
+    total = len(radii) * len(tested)
     with ProgressBar() as bar:
         for number, radius in enumerate(radii):
             left = [i for i in range(len(tested)) if file.is_open(radius, i)]
@@ -173,7 +175,7 @@ def _decide(
             ) -> None:
                 nonlocal done
                 done += 1
-                file.add(radius, left[index], labels[left[index]], verdict)
+                file.add(radius, left[index], tested.identity(left[index]), verdict)
                 bar.update(f"robustness, ε = {radius:g}", done, total)
 
             verify_robustness(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,6 +36,11 @@ class Samples:
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    def identity(self, sample: int) -> dict[str, Any]:
+        """Label of a sample, and sixteen digits of the SHA-256 of its input in this dtype."""
+        digits = hashlib.sha256(self.inputs[sample].cpu().numpy().tobytes()).hexdigest()
+        return {"label": int(self.labels[sample]), "input": digits[:16]}
 
 
 def trained(run: Path) -> ImplicitNetwork:

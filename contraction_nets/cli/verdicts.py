@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 COLUMNS = (
-    *("epsilon", "sample", "label", "status", "rung", "margin", "seconds", "reason"),
+    *("epsilon", "sample", "label", "input", "status", "rung", "margin", "seconds", "reason"),
     *("method", "domain", "weights"),
 )
 """Every row says what it is about: the last three are the same in all of them."""
@@ -78,16 +78,16 @@ class VerdictFile:
                 )
             self.rows[key] = row
 
-    def add(self, epsilon: float, sample: int, label: int, verdict: Verdict) -> None:
+    def add(self, epsilon: float, sample: int, identity: Row, verdict: Verdict) -> None:
         """Note a verdict, and write the file if it was not written lately.
 
-        An unknown one does not replace what was proved.
+        An unknown one does not replace what was proved. The identity is that of `Samples`.
         """
         if verdict.status == "unknown" and self._status(epsilon, sample) != "unknown":
             return
         if self.counterexamples is not None and verdict.counterexample is not None:
             self.counterexamples.add(epsilon, sample, verdict.counterexample)
-        named = {"epsilon": epsilon, "sample": sample, "label": label}
+        named = {"epsilon": epsilon, "sample": sample} | identity
         self.rows[epsilon, sample] = named | verdict.as_dict() | self.about
         if time.monotonic() - self._written > _EVERY:
             self.save()
