@@ -42,6 +42,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/certify.py
 	$(BIN)/python benchmarks/tightness.py $(if $(MNIST),--data $(MNIST))
 	$(BIN)/python benchmarks/random_nets.py
+	$(BIN)/python benchmarks/random_boxes.py --jobs 2
 	$(BIN)/python benchmarks/scaling.py
 	$(if $(MNIST),$(BIN)/python benchmarks/epoch.py --data-dir $(MNIST))
 

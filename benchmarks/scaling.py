@@ -76,7 +76,7 @@ def iterations() -> tuple[dict[str, Any], Any]:
     rows = compare_iterations(
         itertools.chain(*(cases(None, (n,), batches) for n, batches in ITERATED)),
         repetitions=7,
-        time_limit=0.5,
+        time_limit=3.0,
         progress=lambda case, name: say(f"{case}: {name}"),
     )
     ratios = {

@@ -33,6 +33,8 @@ SET_COLOURS = {
 _FAST = ("auto", "diagonal_resolvent", "average", "newton")
 _FAST_COLOURS = dict(zip(_FAST, ("vermilion", "blue", "ink", "green"), strict=True))
 
+_WIDE = 7.0  # inches, for two panels beside long names
+
 
 def method_name(row: Row) -> str:
     """The method of a row: its backend, marked where the answer is not polished, or iteration."""
@@ -104,6 +106,8 @@ def plot_compared_iterations(rows: Sequence[Row]) -> Figure:
     figure, axes = new_figure(
         _auto_finding(ways), height=1.4 + 0.22 * len(cases), panels=(1.0,) * len(ways), across=True
     )
+    if len(ways) > 1:
+        figure.set_figwidth(_WIDE)  # the names of the cases take half of a narrow one
     for ax, (way, ratios) in zip(axes, ways.items(), strict=True):
         for place, case in enumerate(cases):
             for name, ratio in sorted(ratios.get(case, {}).items(), key=lambda x: x[0] in _FAST):

@@ -24,6 +24,8 @@ class DiagonalResolvent(Iteration):
 
     def prepare(self, operator: StateOperator, activation: Elementwise, s: Tensor) -> DiagonalMap:
         a = operator.diagonal
+        if not bool(a.any()):  # as in feed-forward networks: A is A_off, and J is φ
+            return _Undamped(operator, a, activation, s)
         if activation.homogeneous:
             gain = 1 / (1 - a)
             return _HomogeneousMap(operator.without_diagonal(gain), a, activation, s, gain)
@@ -65,6 +67,25 @@ class DiagonalMap(Prepared):
         """The same map on some of the samples."""
         activation = self.activation.take(rows)
         return DiagonalMap(self.linear, self.diagonal, activation, self.drive[rows])
+
+
+class _Undamped(DiagonalMap):
+    """The same where the diagonal is zero: x ↦ φ(A x + s)."""
+
+    def __init__(
+        self, linear: StateOperator, diagonal: Tensor, activation: Elementwise, drive: Tensor
+    ) -> None:
+        Prepared.__init__(self, linear, drive)
+        self.diagonal, self.activation, self.drive = diagonal, activation, drive
+
+    def advance(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.activation(y)
+
+    def preactivation(self, x: Tensor, y: Tensor) -> Tensor:
+        return y
+
+    def take(self, rows: Tensor) -> DiagonalMap:
+        return _Undamped(self.linear, self.diagonal, self.activation.take(rows), self.drive[rows])
 
 
 class _HomogeneousMap(DiagonalMap):
