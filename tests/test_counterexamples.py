@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from contraction_nets import ImplicitNetwork, ImplicitWeights, fit
 from contraction_nets.cli import verdicts
 from contraction_nets.cli.counterexamples import TENSORS, CounterexampleFile
-from contraction_nets.cli.test_set import Samples
+from contraction_nets.cli.held_out import Samples
 from contraction_nets.robustness.result import Verdict
 from contraction_nets.training.checkpoint import load_network
 from contraction_nets.training.data import load_data

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from contraction_nets import ImplicitNetwork, fit
+from contraction_nets.cli.held_out import held_out, trained
 from contraction_nets.cli.progress import ProgressBar
-from contraction_nets.cli.test_set import held_out, trained
 from contraction_nets.training.checkpoint import CONFIG, MODEL
 from contraction_nets.training.data import Dataset, load_data
 

@@ -11,9 +11,9 @@ import typer
 
 from contraction_nets.cli.console import print_json, print_table
 from contraction_nets.cli.counterexamples import CounterexampleFile, check_counterexamples
+from contraction_nets.cli.held_out import Samples, held_out, parse_radii, trained
 from contraction_nets.cli.progress import ProgressBar
 from contraction_nets.cli.tables import write_csv
-from contraction_nets.cli.test_set import Samples, held_out, parse_radii, trained
 
 if TYPE_CHECKING:
     from contraction_nets.robustness.attacks import Attack, AttackResult

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from contraction_nets.cli.test_set import Samples
+    from contraction_nets.cli.held_out import Samples
     from contraction_nets.nn.layers import ImplicitNetwork
 
 TENSORS = ("inputs", "epsilon", "samples", "labels", "found")

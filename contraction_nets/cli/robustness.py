@@ -11,8 +11,8 @@ import typer
 
 from contraction_nets.cli.console import print_json, print_table
 from contraction_nets.cli.counterexamples import CounterexampleFile, check_counterexamples
+from contraction_nets.cli.held_out import Samples, held_out, parse_numbers, parse_radii, trained
 from contraction_nets.cli.progress import ProgressBar
-from contraction_nets.cli.test_set import Samples, held_out, parse_numbers, parse_radii, trained
 from contraction_nets.cli.verdicts import VerdictFile
 
 if TYPE_CHECKING:

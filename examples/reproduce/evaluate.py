@@ -26,7 +26,7 @@ from common import finish, progress, start, write
 from contraction_nets import ImplicitWeights, certified_radii, lipschitz_certificate
 from contraction_nets.certificates.storage import read_json
 from contraction_nets.cli.console import finite
-from contraction_nets.cli.test_set import Samples, held_out, trained
+from contraction_nets.cli.held_out import Samples, held_out, trained
 from contraction_nets.errors import ContractionNetsError
 from contraction_nets.nn.layers import ImplicitNetwork
 from contraction_nets.nn.options import whole

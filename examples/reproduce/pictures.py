@@ -17,7 +17,7 @@ import torch
 from common import draw, finish, start
 
 from contraction_nets.certificates.storage import read_json
-from contraction_nets.cli.test_set import held_out, trained
+from contraction_nets.cli.held_out import held_out, trained
 from contraction_nets.comparison.sweep import RegularizerSweep
 from contraction_nets.robustness.bisection import robustness_gap
 from contraction_nets.robustness.curves import ATTACKS, PROOFS, AccuracyCurves
