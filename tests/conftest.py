@@ -10,7 +10,9 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import pytest
 import torch
 
+from contraction_nets import ImplicitNetwork, fit
 from contraction_nets.cli import main
+from contraction_nets.training.data import load_data
 
 torch.set_num_threads(1)
 
@@ -22,6 +24,18 @@ def mnist_dir():
     folder = Path(os.environ.get("MNIST_DIR", beside))
     if not (folder / "train-images-idx3-ubyte.gz").exists():
         pytest.skip("no MNIST files; set MNIST_DIR to their folder")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of a small classifier of the digits, trained anew for every module."""
+    folder = tmp_path_factory.mktemp("[run]")
+    torch.manual_seed(0)
+    fit(
+        ImplicitNetwork(64, 15, 10), load_data("digits"), epochs=6, learning_rate=1e-2,
+        audit=False, run=folder,
+    )  # fmt: skip
     return folder
 
 

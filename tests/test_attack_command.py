@@ -4,23 +4,11 @@ import csv
 import json
 
 import pytest
-import torch
 
-from contraction_nets import ImplicitNetwork, attack, fit
+from contraction_nets import attack
 from contraction_nets.robustness.attacks import Pgd
 from contraction_nets.training.checkpoint import load_network
 from contraction_nets.training.data import load_data
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("[run]")
-    torch.manual_seed(0)
-    fit(
-        ImplicitNetwork(64, 15, 10), load_data("digits"), epochs=6, learning_rate=1e-2,
-        audit=False, run=folder,
-    )  # fmt: skip
-    return folder
 
 
 def test_accuracy_before_and_under_attack(command, run, tmp_path):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from contraction_nets import ImplicitNetwork, ImplicitWeights, fit
+from contraction_nets import ImplicitNetwork, ImplicitWeights
 from contraction_nets.cli import verdicts
 from contraction_nets.cli.counterexamples import TENSORS, CounterexampleFile
 from contraction_nets.cli.held_out import Samples
@@ -20,17 +20,6 @@ from contraction_nets.training.checkpoint import load_network
 from contraction_nets.training.data import load_data
 
 ARGUMENTS = ("--epsilon", "0.02,0.08", "--samples", 40)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("run")
-    torch.manual_seed(0)
-    fit(
-        ImplicitNetwork(64, 15, 10), load_data("digits"), epochs=6, learning_rate=1e-2,
-        audit=False, run=folder,
-    )  # fmt: skip
-    return folder
 
 
 def read(path):

@@ -5,25 +5,13 @@ import json
 
 import numpy as np
 import pytest
-import torch
 
-from contraction_nets import ImplicitNetwork, fit, verify_robustness
+from contraction_nets import verify_robustness
 from contraction_nets.cli import verdicts
 from contraction_nets.training.checkpoint import load_network
 from contraction_nets.training.data import load_data
 
 ARGUMENTS = ("--epsilon", "0.01,0.03", "--samples", 40)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("[run]")
-    torch.manual_seed(0)
-    fit(
-        ImplicitNetwork(64, 15, 10), load_data("digits"), epochs=6, learning_rate=1e-2,
-        audit=False, run=folder,
-    )  # fmt: skip
-    return folder
 
 
 def rows_of(path):
