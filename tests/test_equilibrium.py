@@ -23,7 +23,9 @@ from contraction_nets.nn.iterations import (
     DiagonalResolvent,
     ForwardBackward,
     get_iteration,
+    long_way,
 )
+from contraction_nets.nn.iterations import auto as auto_module
 from contraction_nets.nn.iterations.accelerated import Accelerated
 from contraction_nets.nn.iterations.loop import run
 from contraction_nets.nn.operators import Convolution, Dense, Sparse
@@ -35,6 +37,14 @@ ITERATIONS = [
 ]  # fmt: skip
 GLOBAL = ITERATIONS[:-1]
 """Those that converge for every well-posed A."""
+
+
+class Large(Dense):
+    """A matrix that claims to have so many entries that no iteration copies it."""
+
+    @property
+    def entries(self):
+        return 2**30
 
 
 def problem(seed, n=6, batch=4, gamma=0.9, scale=1.0, contractive=False):
@@ -423,6 +433,26 @@ def test_convolutions_and_sparse_matrices(name):
     torch.testing.assert_close(found, solve_equilibrium(A, s, tol=1e-12).x, rtol=0, atol=1e-8)
 
 
+@given(
+    seeds,
+    st.sampled_from(SPECS),
+    st.sampled_from(["diagonal_resolvent", *ACCELERATED]),
+)
+@settings(deadline=None, max_examples=60)
+def test_a_large_matrix_is_not_copied(seed, spec, name):
+    """What is left of A and the diagonal's part of A x takes the same way to the same point."""
+    A, s = problem(seed, n=7, gamma=0.95, scale=3.0)
+    A.diagonal().sub_(torch.arange(7) ** 2)
+    operators = {"copied": Dense(A), "whole": Large(A)}
+    for phi in (get_activation(spec), Scaling(torch.rand_like(s))):
+        ends = {
+            how: solve_equilibrium(A, s, phi, iteration=name, tol=1e-10)
+            for how, A in operators.items()
+        }
+        assert torch.allclose(ends["whole"].x, ends["copied"].x, rtol=0, atol=1e-8)
+        assert ends["whole"].converged == ends["copied"].converged
+
+
 def test_newton_ends_exactly_and_counts_what_it_factors():
     A, s = problem(1, n=20, batch=10)
     result = solve_equilibrium(A, s, iteration="newton", tol=1e-14)
@@ -470,6 +500,43 @@ def test_auto_solves_a_gradient_by_one_factorization_where_the_samples_share_it(
     assert (end.steps, end.factorizations, end.converged) == (1, 1, True)
     exact = torch.linalg.solve(torch.eye(30) - problem.A, problem.s.T).T
     assert torch.allclose(end.x, exact, rtol=1e-9)
+
+
+@pytest.mark.parametrize("batch", [1, 30])
+def test_auto_ends_a_long_gradient_by_one_factorization(batch):
+    problem = Case("positive 0.999", 40, batch).build(torch.float64)
+    equation = Scaling(torch.ones_like(problem.s))
+    end = solve_equilibrium(problem.A, problem.s, equation, iteration="auto", tol=1e-10)
+    assert (end.factorizations, end.converged) == (1, True)
+    exact = torch.linalg.solve(torch.eye(40) - problem.A, problem.s.T).T
+    assert torch.allclose(end.x, exact, rtol=1e-9)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 200])
+@pytest.mark.parametrize("found", ["far", "nan"])
+def test_auto_does_without_a_solution_that_is_none(monkeypatch, batch, found):
+    """An elimination that has lost all digits costs a step, not the equilibrium."""
+    calls = []
+
+    def eliminated(A, factor, s):
+        calls.append(len(s))
+        return torch.full_like(s, {"far": 1e30, "nan": math.nan}[found])
+
+    monkeypatch.setattr(auto_module, "eliminated", eliminated)
+    monkeypatch.setattr(long_way, "eliminated", eliminated)
+    problem = Case("positive 0.999", 40, batch).build(torch.float64)
+    equation = Scaling(torch.ones_like(problem.s))
+    end = solve_equilibrium(problem.A, problem.s, equation, iteration="auto", tol=1e-10)
+    assert calls
+    assert end.converged
+    exact = torch.linalg.solve(torch.eye(40) - problem.A, problem.s.T).T
+    assert torch.allclose(end.x, exact, rtol=1e-6)
+    for steps in (1, 2, 4):
+        with pytest.warns(ConvergenceWarning):
+            end = solve_equilibrium(
+                problem.A, problem.s, equation, iteration="auto", tol=1e-10, max_steps=steps
+            )
+        assert end.steps <= steps
 
 
 @pytest.mark.parametrize("batch", [1, 30])

@@ -53,6 +53,11 @@ class StateOperator(ABC):
     def transposed(self) -> StateOperator:
         """The map of Aᵀ."""
 
+    @property
+    def entries(self) -> int:
+        """Numbers that the weight holds."""
+        return self.weight.numel()
+
     @abstractmethod
     def multiplications(self, x: Tensor) -> int:
         """Multiplications in A x for one of the samples of x."""
@@ -130,8 +135,12 @@ class Sparse(StateOperator):
     def transposed(self) -> Sparse:
         return Sparse(self.weight.t().coalesce())
 
-    def multiplications(self, x: Tensor) -> int:
+    @property
+    def entries(self) -> int:
         return self.weight.values().numel()
+
+    def multiplications(self, x: Tensor) -> int:
+        return self.entries
 
     def weight_gradient(self, w: Tensor, x: Tensor) -> Tensor:
         rows, columns = self.weight.indices()

@@ -29,7 +29,14 @@ class Accelerated(Prepared):
     base : DiagonalMap
     patience : int
         At least one.
+
+    Attributes
+    ----------
+    ahead : int
+        Steps up to the next proposal, and with it.
     """
+
+    ahead = 1
 
     def __init__(self, base: DiagonalMap, patience: int) -> None:
         super().__init__(base.linear, base.s)

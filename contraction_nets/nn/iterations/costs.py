@@ -26,12 +26,20 @@ class Costs:
     def plain(self, batch: int) -> float:
         """A step of the diagonal resolvent."""
         # The weights have to be read once, however small the batch.
-        product = max(batch * self.multiplications / 4e4, self.multiplications / 1.2e4)
-        return 6 + product + 3e-4 * batch * self.states
+        product = max(batch * self.multiplications / 4.4e4, self.multiplications / 2e4)
+        return 3 + product + 2e-4 * batch * self.states
 
     def look(self, batch: int) -> float:
         """A measurement of the residual."""
-        return 15 + 4e-4 * batch * self.states
+        return 9 + 6e-4 * batch * self.states
+
+    def judgement(self, batch: int) -> float:
+        """Of every sample on its own, whether it is done."""
+        return 10 + 1e-3 * batch * self.states
+
+    def comparison(self, batch: int) -> float:
+        """Of two successive steps."""
+        return 12 + 1.2e-3 * batch * self.states
 
     def leaving_out(self, batch: int) -> float:
         """Taking some of the samples out of the batch."""
@@ -55,7 +63,7 @@ class Costs:
         return self.plain(batch) + 40 + self.factor(active) + batch * active**2 / 2e4
 
 
-def reduced_rank_steps(left: float) -> float:
+def reduced_rank_steps(left: float, linear: bool) -> float:
     """Steps of reduced rank extrapolation where so many plain ones are left."""
     # On nearly critical matrices, whose plain steps creep along few directions.
-    return 4 + 3 * math.log1p(left)
+    return 4 + (1 if linear else 3) * math.log1p(left)

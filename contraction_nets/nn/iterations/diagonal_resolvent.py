@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -10,6 +11,10 @@ from torch import Tensor
 
 from contraction_nets.nn.iterations.base import Elementwise, Iteration, Prepared
 from contraction_nets.nn.operators import StateOperator
+
+_COPIED, _COPIED_FOR = 2**19, 40
+"""Entries of A, in all and for one of a state, up to which A_off is made: a copy of more costs
+what subtracting the diagonal's part in every step does."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +28,13 @@ class DiagonalResolvent(Iteration):
     name: ClassVar[str] = "diagonal_resolvent"
 
     def prepare(self, operator: StateOperator, activation: Elementwise, s: Tensor) -> DiagonalMap:
-        a = operator.diagonal
+        a = operator.diagonal.contiguous()
         if not bool(a.any()):  # as in feed-forward networks: A is A_off, and J is φ
             return _Undamped(operator, a, activation, s)
+        if operator.entries > _COPIED + _COPIED_FOR * s.numel():
+            return _WholeMap(operator, a, activation, s)
         if activation.homogeneous:
-            gain = 1 / (1 - a)
+            gain = (1 - a).reciprocal_()
             return _HomogeneousMap(operator.without_diagonal(gain), a, activation, s, gain)
         return DiagonalMap(operator.without_diagonal(), a, activation, s)
 
@@ -88,6 +95,19 @@ class _Undamped(DiagonalMap):
         return _Undamped(self.linear, self.diagonal, self.activation.take(rows), self.drive[rows])
 
 
+class _WholeMap(DiagonalMap):
+    """The same without A_off: x ↦ J(A x + s − diag(A) x)."""
+
+    def advance(self, x: Tensor, y: Tensor) -> Tensor:
+        return self._resolvent(y.addcmul_(self.diagonal, x, value=-1))
+
+    def preactivation(self, x: Tensor, y: Tensor) -> Tensor:
+        return y
+
+    def take(self, rows: Tensor) -> DiagonalMap:
+        return _WholeMap(self.linear, self.diagonal, self.activation.take(rows), self.drive[rows])
+
+
 class _HomogeneousMap(DiagonalMap):
     """The same for φ with φ(g y) = g φ(y), g > 0: J(y) = φ(g y), and g can be part of A and s."""
 
@@ -99,8 +119,13 @@ class _HomogeneousMap(DiagonalMap):
         drive: Tensor,
         gain: Tensor,
     ) -> None:
-        super().__init__(linear, diagonal, activation, drive)
-        self.gain, self.gap, self.s = gain, 1 - diagonal, drive * gain
+        Prepared.__init__(self, linear, drive * gain)
+        self.diagonal, self.activation, self.drive, self.gain = diagonal, activation, drive, gain
+
+    @cached_property
+    def gap(self) -> Tensor:
+        """1 − diag(A)."""
+        return 1 - self.diagonal
 
     def advance(self, x: Tensor, y: Tensor) -> Tensor:
         return self.activation(y)

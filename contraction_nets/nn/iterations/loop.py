@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
 
 FIRST_LOOK = 4
 """Steps before the residual is first measured; later ones follow the rate seen so far."""
+NEAR = 20
+"""Steps left that are not worth a thought."""
+PAST = 5
+"""Iterates that are remembered: a jump of reduced rank 4 starts from as many."""
+_SMALL = 1000
+"""Numbers in a state and its batch up to which a measurement costs as much as several steps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,21 +47,68 @@ class Solved:
     factorizations: int = 0
 
 
-def run(prepared: Prepared, tol: float, max_steps: int) -> Solved:
-    """Advance until the residual meets the tolerance, is not finite, or the steps are spent."""
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What a measurement has shown.
+
+    Attributes
+    ----------
+    x, y : (batch, ...) tensors
+        The point, and what `apply` makes of it.
+    moved : tensor
+        x − φ(A x + s).
+    past : deque of tensors
+        The last points before, up to `PAST` of them.
+    since, now : (int, float)
+        Steps and residual of the last measurement, or of the beginning, and of this one.
+    scale : float
+        max |x|.
+    """
+
+    x: Tensor
+    y: Tensor
+    moved: Tensor
+    past: deque[Tensor]
+    since: tuple[int, float]
+    now: tuple[int, float]
+    scale: float
+
+
+class Successor(Protocol):
+    """What goes on from there to the end."""
+
+    def __call__(self, look: Look) -> Solved: ...
+
+
+def run(
+    prepared: Prepared, tol: float, max_steps: int, successor: Successor | None = None
+) -> Solved:
+    """Advance until the residual meets the tolerance, is not finite, or the steps are spent.
+
+    Where a measurement says that more than `NEAR` steps are left, the successor goes on.
+    """
     x = prepared.start()
-    steps, look, seen = 0, min(FIRST_LOOK, prepared.stride, max_steps), None
+    past: deque[Tensor] = deque(maxlen=PAST)
+    reach = 2 if x.numel() <= _SMALL else 1
+    steps, look = 0, min(FIRST_LOOK, prepared.stride, max_steps)
+    seen: tuple[int, float] | None = None
     while True:
         y = prepared.apply(x)
         steps += 1
         if steps >= look:
             point, image = prepared.measured(x, y)
-            residual, scale = largest(point - image), largest(point)
+            moved = point - image
+            residual, scale = largest(moved), largest(point)
             converged = residual <= tol * scale
             if converged or steps >= max_steps or not math.isfinite(residual):
                 return Solved(point, steps, residual, converged, prepared.factorizations)
-            look = next_look(seen or (0, scale), (steps, residual), tol * scale)
-            look, seen = min(look, steps + prepared.stride, max_steps), (steps, residual)
+            since, seen = seen or (0, scale), (steps, residual)
+            if successor is not None and steps_left(since, seen, tol * scale) > NEAR:
+                return successor(Look(x, y, moved, past, since, seen, scale))
+            look = next_look(since, seen, tol * scale, reach)
+            look = min(look, steps + prepared.stride, max_steps)
+        if successor is not None:
+            past.append(x)
         x = prepared.advance(x, y)
 
 
@@ -68,15 +122,17 @@ def largest(x: Tensor) -> float:
     return max(-float(low), float(high))
 
 
-def next_look(before: tuple[int, float], now: tuple[int, float], target: float) -> int:
+def next_look(
+    before: tuple[int, float], now: tuple[int, float], target: float, reach: int = 1
+) -> int:
     """The step at which the rate between two measurements reaches the target.
 
-    Never more than as far again as what is behind, in case the rate misleads; where nothing
-    has fallen since the measurement before, twice as far as it lies back.
+    Never more than `reach` times as far again as what is behind, in case the rate misleads; where
+    nothing has fallen since the measurement before, twice as far as it lies back.
     """
     steps, left = now[0], steps_left(before, now, target)
     ahead = 2 * (steps - before[0]) if math.isinf(left) else max(1, math.ceil(left))
-    return steps + min(steps, ahead)
+    return steps + min(reach * steps, ahead)
 
 
 def steps_left(before: tuple[int, float], now: tuple[int, float], target: float) -> float:

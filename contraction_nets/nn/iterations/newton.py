@@ -11,6 +11,7 @@ from torch import Tensor
 from contraction_nets.nn.iterations.accelerated import Accelerated
 from contraction_nets.nn.iterations.base import Elementwise, Iteration
 from contraction_nets.nn.iterations.diagonal_resolvent import DiagonalMap, DiagonalResolvent
+from contraction_nets.nn.iterations.elimination import solve_shared
 from contraction_nets.nn.operators import Dense, StateOperator
 
 _PATIENCE = 20
@@ -97,18 +98,3 @@ class _Newton(Accelerated):
         block = self.A.index_select(0, places).index_select(1, places)
         solved = solve_shared(block, slope[places], right.index_select(1, places))
         return x.index_copy_(1, places, solved)
-
-
-def solve_shared(A: Tensor, slope: Tensor, right: Tensor) -> Tensor:
-    """x with (I − D A) x = right for every sample, D = diag(slope); not finite where there is none.
-
-    Parameters
-    ----------
-    A : (n, n) tensor
-    slope : (n,) tensor
-    right : (batch, n) tensor
-    """
-    block = A * -slope[:, None]
-    block.diagonal().add_(1)
-    solved, _ = torch.linalg.solve_ex(block, right.T)
-    return solved.T

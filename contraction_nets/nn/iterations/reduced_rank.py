@@ -35,8 +35,6 @@ class ReducedRank(Iteration):
 
     rank: float = 4
     name: ClassVar[str] = "reduced_rank"
-    steps_used: ClassVar[int] = 5
-    """Plain steps before a jump of the default rank, of which it can make use."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "rank", whole_memory(self.rank, self.name))
@@ -54,6 +52,10 @@ class _ReducedRank(Accelerated):
         super().__init__(base, patience=3)
         self.rank, self.stride = rank, rank + 2
         self._past = [x.flatten(1) for x in past][-rank - 1 :]
+
+    @property
+    def ahead(self) -> int:  # type: ignore[override]
+        return self.rank + 2 - len(self._past)
 
     def advance(self, x: Tensor, y: Tensor) -> Tensor:
         self._past.append(x.flatten(1))
