@@ -58,7 +58,7 @@ def test_every_iteration_reaches_the_same_residual():
             continue
         assert row["outcome"] == "reached"
         assert row["residual"] <= 1.01e-5
-        assert row["repetitions"] == 2
+        assert 2 <= row["repetitions"] <= 10  # more of them where they are short
         assert 0 < row["seconds_lower_quartile"] <= row["seconds"]
         assert row["seconds"] <= row["seconds_upper_quartile"]
         assert row["over_products"] > 0
