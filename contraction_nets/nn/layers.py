@@ -222,7 +222,7 @@ class ImplicitLayer(StateLayer):
 
     def drive(self, u: Tensor) -> Tensor:
         s = functional.linear(u, self.B, self.b)
-        return s.reshape(-1, self.hidden_features)
+        return s if s.ndim == 2 else s.reshape(-1, self.hidden_features)
 
     def constraint(self) -> MatrixMeasureSet:
         """{A : μ_{∞,η}(A) ≤ γ} for the γ and η of this layer."""
@@ -239,7 +239,8 @@ class ImplicitLayer(StateLayer):
         -------
         (..., n) tensor
         """
-        return super().forward(u).reshape(*u.shape[:-1], self.hidden_features)
+        x = super().forward(u)
+        return x if u.ndim == 2 else x.reshape(*u.shape[:-1], self.hidden_features)
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, hidden_features={self.hidden_features}, " + (

@@ -47,7 +47,7 @@ class Costs:
 
     def reduced_rank(self, batch: int) -> float:
         """A step of reduced rank extrapolation, its share of a jump included."""
-        return self.plain(batch) + 40 + 1.7e-3 * batch * self.states
+        return self.plain(batch) + 18 + 1e-3 * batch * self.states
 
     def factor(self, active: int) -> float:
         """One matrix of so many active states gathered, factored, and solved with once."""

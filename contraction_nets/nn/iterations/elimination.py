@@ -35,8 +35,8 @@ def solve_shared(A: Tensor, slope: Tensor, right: Tensor) -> Tensor:
 
 
 def sharing(slope: Tensor) -> tuple[int, bool]:
-    """The most states with a slope, in the first few samples, and whether all share theirs."""
+    """States with a slope, on average over the first few samples, and whether all share theirs."""
     if len(slope) == 1:
         return int(torch.count_nonzero(slope)), True
-    active = int((slope[:FEW] != 0).sum(dim=1).amax())
+    active = int(torch.count_nonzero(slope[:FEW])) // min(FEW, len(slope))
     return active, torch.equal(slope[0], slope[-1]) and bool((slope == slope[0]).all())

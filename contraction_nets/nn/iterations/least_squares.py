@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -13,26 +11,21 @@ _RIDGE = 16
 """In units of rounding, against directions that are copies of one another."""
 
 
-def mixing(directions: Sequence[Tensor], target: Tensor) -> Tensor:
-    """argmin_γ ‖target − Σ_k γ_k directions_k‖₂ for every sample.
+def mixing(vectors: Tensor) -> Tensor:
+    """argmin_γ ‖v_m − Σ_{k<m} γ_k v_k‖₂ for every sample.
 
     Parameters
     ----------
-    directions : m tensors (batch, n)
-    target : (batch, n) tensor
+    vectors : (batch, m + 1, n) tensor
+        v_0, …, v_m.
 
     Returns
     -------
     (batch, m) tensor
-        Zero for directions that vanish.
+        Zero for vectors that vanish.
     """
-    m = len(directions)
-    gram = target.new_empty(len(target), m, m)
-    right = torch.stack([(d * target).sum(dim=1) for d in directions], dim=1)
-    for i in range(m):
-        for j in range(i + 1):
-            gram[:, i, j] = gram[:, j, i] = (directions[i] * directions[j]).sum(dim=1)
-    return solve_normal(gram, right)
+    products = vectors @ vectors.mT
+    return solve_normal(products[:, :-1, :-1], products[:, :-1, -1])
 
 
 def solve_normal(gram: Tensor, right: Tensor) -> Tensor:

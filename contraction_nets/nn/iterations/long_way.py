@@ -151,8 +151,7 @@ class LongWay:
         else:
             self.factorizations += self.stage.factorizations
             self.stage, since = faster, now
-            # Where slopes change, the first steps smooth what a jump has roughened.
-            ahead = faster.ahead + (0 if self._linear else faster.stride // 3)
+            ahead = self._past_jump(faster)
         self._past.append(x)
         return self.stage.advance(x, y), since, ahead
 
@@ -163,12 +162,19 @@ class LongWay:
         costs, steps = self.costs, now[0]
         look, step = costs.look(batch), self.cost(batch)
         ahead = next_look(since, now, target, 2 if look > step else 1) - steps
-        if self._turning and self.stage is self.base:
+        if isinstance(self.stage, Accelerated):
+            return max(1, ahead) if ahead < self.stage.ahead else self._past_jump(self.stage)
+        if self._turning:
             # A way that turns ends without notice: half of what is ahead will be too much, and
             # all measurements should cost as much again, if it ends at twice the steps.
             look += costs.judgement(batch)
             ahead = min(ahead, math.ceil(math.sqrt(2 * steps * look / step)))
-        return max(1, min(ahead, self.stage.stride))
+        return max(1, ahead)
+
+    def _past_jump(self, stage: Accelerated) -> int:
+        """Steps after which the next proposal shows what it was worth."""
+        # Where slopes change, the first steps smooth what a jump has roughened.
+        return stage.ahead + (0 if self._linear else stage.stride // 3)
 
     def _measure(self, x: Tensor, y: Tensor) -> tuple[float, float]:
         """max |x − φ(A x + s)| and max |x|, also of the samples that have left."""
@@ -311,7 +317,7 @@ class LongWay:
         return min(left, _FAR)
 
     def _pattern(self, x: Tensor, y: Tensor) -> tuple[int, bool]:
-        """The most states with a slope, and whether all samples share their slopes."""
+        """States with a slope, and whether all samples share theirs."""
         if self._slopes is not None:
             active, shared = self._slopes
             return active, shared or len(x) == 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import ClassVar
 
 import torch
@@ -64,19 +63,15 @@ class _ReducedRank(Accelerated):
         return super().advance(x, y)
 
     def propose(self, x: Tensor, g: Tensor, f: Tensor, failed: Tensor | None) -> Tensor:
-        past = self._past[1:]
+        points = torch.stack([*self._past[1:], g], dim=1)
         self._past = []
         # Plain steps lead from one to the next: their differences are both ΔX and past f.
-        steps = [after - before for before, after in pairwise(past)]
-        defects = [*steps, f]
-        unit = f.abs().amax(dim=1, keepdim=True)
+        defects = points.diff(dim=1)
+        unit = f.abs().amax(dim=1)[:, None, None]
         unit = torch.where(unit > 0, unit, 1).reciprocal()
-        changes = [(after - before) * unit for before, after in pairwise(defects)]
-        gamma = mixing(changes, f * unit)
+        gamma = mixing(torch.cat([defects.diff(dim=1), f[:, None]], dim=1) * unit)
         # g = x + f: the images have moved by the f that came after.
-        for k, defect in enumerate(defects[1:]):
-            g = torch.addcmul(g, gamma[:, k, None], defect, value=-1)
-        return g
+        return g - (gamma[:, None] @ defects[:, 1:])[:, 0]
 
     def take(self, rows: Tensor) -> Accelerated:
         self._past = [x[rows] for x in self._past]
