@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from strategies import seeds
 
@@ -80,6 +80,7 @@ def reference(A, s, activation):
 
 
 @given(seeds, st.sampled_from(SPECS), st.sampled_from([0.3, 1.0, 10.0]))
+@example(23691509, "tanh", 10.0)  # its errors turn by a right angle a step, and die out slowly
 @settings(max_examples=60, deadline=None)
 def test_iterations_agree_with_newton(seed, spec, scale):
     activation = get_activation(spec)
@@ -88,7 +89,9 @@ def test_iterations_agree_with_newton(seed, spec, scale):
         expected = reference(A, s, activation)
         defect = float((expected - activation(expected @ A.T + s)).abs().max())
         for name in names:
-            result = solve_equilibrium(A, s, spec, iteration=name, tol=1e-13, max_steps=20_000)
+            # No residual stays below the rounding of A x, which grows with A.
+            tol = 1e-13 * max(1.0, scale)
+            result = solve_equilibrium(A, s, spec, iteration=name, tol=tol, max_steps=20_000)
             assert result.converged
             torch.testing.assert_close(result.x, expected, rtol=0, atol=1e-10 + 20 * defect)
 
