@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.grad import conv2d_weight
 
+from contraction_nets.nn.products import fused, least_rows
+
 KINDS: dict[str, type[StateOperator]] = {}
 """Every kind by its key."""
 
@@ -35,6 +37,10 @@ class StateOperator(ABC):
     @abstractmethod
     def affine(self, x: Tensor, s: Tensor) -> Tensor:
         """A x + s for every sample."""
+
+    def repeated(self, batch: int) -> StateOperator:
+        """The same map, for many products without gradients of so many samples."""
+        return self
 
     @property
     @abstractmethod
@@ -81,6 +87,10 @@ class Dense(StateOperator):
     def affine(self, x: Tensor, s: Tensor) -> Tensor:
         return torch.addmm(s, x, self._right)
 
+    def repeated(self, batch: int) -> Dense:
+        rows = least_rows(self.weight)
+        return self if rows is None or batch < rows else Fused(self.weight, rows)
+
     @property
     def diagonal(self) -> Tensor:
         return self.weight.diagonal()
@@ -102,6 +112,23 @@ class Dense(StateOperator):
 
     def weight_gradient(self, w: Tensor, x: Tensor) -> Tensor:
         return w.T @ x
+
+
+@dataclass(frozen=True, eq=False)
+class Fused(Dense):
+    """`Dense` for many products without gradients.
+
+    Attributes
+    ----------
+    rows : int
+        Samples from which on the product of oneDNN is faster.
+    """
+
+    rows: int = 0
+
+    def affine(self, x: Tensor, s: Tensor) -> Tensor:
+        product = fused() if len(x) >= self.rows else None
+        return super().affine(x, s) if product is None else product(s, x, self.weight)
 
 
 @dataclass(frozen=True, eq=False)

@@ -69,7 +69,7 @@ class Prepared(ABC):
     factorizations = 0
 
     def __init__(self, linear: StateOperator, s: Tensor) -> None:
-        self.linear, self.s = linear, s
+        self.linear, self.s = linear.repeated(len(s)), s
 
     def start(self) -> Tensor:
         """The first x, that of a step from zero: it needs no product, because A 0 = 0."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from contraction_nets.nn.products import LEAST
+
 NEWTON_STEPS = 4
 """That Newton takes in most cases, once the first steps are behind."""
 
@@ -26,7 +28,8 @@ class Costs:
     def plain(self, batch: int) -> float:
         """A step of the diagonal resolvent."""
         # The weights have to be read once, however small the batch.
-        product = max(batch * self.multiplications / 4.4e4, self.multiplications / 2e4)
+        work = batch * self.multiplications
+        product = max(work / (9e4 if work >= LEAST else 4.4e4), self.multiplications / 2e4)
         return 3 + product + 2e-4 * batch * self.states
 
     def look(self, batch: int) -> float:

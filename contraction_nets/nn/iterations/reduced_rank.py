@@ -15,6 +15,9 @@ from contraction_nets.nn.iterations.diagonal_resolvent import DiagonalMap, Diago
 from contraction_nets.nn.iterations.least_squares import mixing, whole_memory
 from contraction_nets.nn.operators import StateOperator
 
+_CHUNK = 2**15
+"""Entries of a state and its batch that jump together: what that takes stays in the cache."""
+
 
 @dataclass(frozen=True)
 class ReducedRank(Iteration):
@@ -63,16 +66,24 @@ class _ReducedRank(Accelerated):
         return super().advance(x, y)
 
     def propose(self, x: Tensor, g: Tensor, f: Tensor, failed: Tensor | None) -> Tensor:
-        points = torch.stack([*self._past[1:], g], dim=1)
+        rows = max(1, _CHUNK // x.shape[1])
+        parts = zip(*(points.split(rows) for points in (*self._past[1:], g)), strict=True)
         self._past = []
-        # Plain steps lead from one to the next: their differences are both ΔX and past f.
-        defects = points.diff(dim=1)
-        unit = f.abs().amax(dim=1)[:, None, None]
-        unit = torch.where(unit > 0, unit, 1).reciprocal()
-        gamma = mixing(torch.cat([defects.diff(dim=1), f[:, None]], dim=1) * unit)
-        # g = x + f: the images have moved by the f that came after.
-        return g - (gamma[:, None] @ defects[:, 1:])[:, 0]
+        jumps = [_jump(torch.stack(part, dim=1)) for part in parts]
+        return jumps[0] if len(jumps) == 1 else torch.cat(jumps)
 
     def take(self, rows: Tensor) -> Accelerated:
         self._past = [x[rows] for x in self._past]
         return super().take(rows)
+
+
+def _jump(points: Tensor) -> Tensor:
+    """Where points (batch, k + 2, n) lead, each a plain step from the one before."""
+    # Their differences are both ΔX and past f.
+    defects = points.diff(dim=1)
+    f = defects[:, -1:]
+    unit = f.abs().amax(dim=2, keepdim=True)
+    unit = torch.where(unit > 0, unit, 1).reciprocal()
+    gamma = mixing(torch.cat([defects.diff(dim=1), f], dim=1) * unit)
+    # g = x + f: the images have moved by the f that came after.
+    return points[:, -1] - (gamma[:, None] @ defects[:, 1:])[:, 0]
