@@ -267,10 +267,10 @@ class LongWay:
             if min(guess, jumps) < doubt * step:
                 left = max(left, self._compare(x, steps, excess))
         rest = rest_jumps = left * step
-        jumps = reduced_rank_steps(left, self._linear) * jump
+        jumps = reduced_rank_steps(left, self._linear and not self._turning) * jump
         if min(newton, jumps) >= rest:
             return None
-        if self._turning and plain:
+        if self._turning:
             # How long it will take nobody knows: compare with what it took so far.
             spent, rent = steps * step, NEWTON_STEPS / _RENT
             if self._linear and self.matrix is not None:
