@@ -319,6 +319,7 @@ def test_equilibria_of_scaled_networks_are_the_same(seed, spec, name, n):
 
 
 @given(seeds, st.sampled_from(SPECS), st.sampled_from(GLOBAL))
+@example(180128, "softplus", "forward_backward")  # small steps, which feel rounding most
 @settings(max_examples=60, deadline=None)
 def test_single_precision_reaches_its_tolerance(seed, spec, name):
     A, s = (part.float() for part in problem(seed, n=8, batch=5, scale=3.0))

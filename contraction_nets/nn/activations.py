@@ -141,9 +141,10 @@ class _Smooth(Activation):
         p = s
         for _ in range(_PLAIN_NEWTON_STEPS):
             excess, derivative, done = self._newton(p, s, a)
+            step = p - excess / derivative
             if bool(done.all()):
-                return p
-            p = torch.where(done, p, p - excess / derivative)
+                return step  # iterations with small steps feel even what is left of the excess
+            p = torch.where(done, p, step)
         *_, done = self._newton(p, s, a)
         left = (~done & torch.isfinite(s)).nonzero(as_tuple=True)
         if left[0].numel():
