@@ -13,9 +13,12 @@ from contraction_nets.nn.iterations.costs import Costs
 from contraction_nets.nn.iterations.diagonal_resolvent import DiagonalMap, DiagonalResolvent
 from contraction_nets.nn.iterations.elimination import eliminated, sharing
 from contraction_nets.nn.iterations.long_way import LongWay
-from contraction_nets.nn.iterations.loop import Look, Solved, largest, run
+from contraction_nets.nn.iterations.loop import NEAR, Look, Solved, largest, run
 from contraction_nets.nn.operators import Dense, StateOperator
+from contraction_nets.nn.products import LEAST
 
+_NEAR = 8
+"""Steps left that are not worth a thought even where they are expensive."""
 _AT_ONCE = 8
 """Plain steps that a linear equation may cost at once: few take less."""
 
@@ -63,9 +66,11 @@ class Auto(Iteration):
                 before = 1  # it was too near the limit for the digits there are
 
         def go_on(look: Look) -> Solved:
-            return LongWay(base, matrix, costs(), tol, max_steps - before).solve(look)
+            return LongWay(base, matrix, costs(), tol, max_steps - before, near).solve(look)
 
-        end = run(base, tol, max_steps - before, go_on)
+        # Where steps are expensive, a thought costs nothing beside them.
+        near = NEAR if operator.multiplications(s) * len(s) < LEAST else _NEAR
+        end = run(base, tol, max_steps - before, go_on, near)
         if before:
             end = replace(end, steps=end.steps + 1, factorizations=end.factorizations + 1)
         return end

@@ -69,4 +69,4 @@ class Costs:
 def reduced_rank_steps(left: float, linear: bool) -> float:
     """Steps of reduced rank extrapolation where so many plain ones are left."""
     # On nearly critical matrices, whose plain steps creep along few directions.
-    return 4 + (1 if linear else 3) * math.log1p(left)
+    return 4 + (2 if linear else 3) * math.log1p(left)

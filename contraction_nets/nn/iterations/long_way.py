@@ -13,7 +13,7 @@ from contraction_nets.nn.iterations.accelerated import Accelerated
 from contraction_nets.nn.iterations.costs import NEWTON_STEPS, Costs, reduced_rank_steps
 from contraction_nets.nn.iterations.diagonal_resolvent import DiagonalMap
 from contraction_nets.nn.iterations.elimination import FEW, eliminated, sharing
-from contraction_nets.nn.iterations.loop import NEAR, Look, Solved, largest, next_look, steps_left
+from contraction_nets.nn.iterations.loop import Look, Solved, largest, next_look, steps_left
 from contraction_nets.nn.iterations.newton import Newton
 from contraction_nets.nn.iterations.reduced_rank import ReducedRank
 
@@ -52,12 +52,18 @@ class LongWay:
     """
 
     def __init__(
-        self, base: DiagonalMap, matrix: Tensor | None, costs: Costs, tol: float, max_steps: int
+        self,
+        base: DiagonalMap,
+        matrix: Tensor | None,
+        costs: Costs,
+        tol: float,
+        max_steps: int,
+        near: int,
     ) -> None:
         self.whole = self.base = base
         self.stage: DiagonalMap | Accelerated = base
         self.matrix, self.costs, self.cost = matrix, costs, costs.plain
-        self.tol, self.max_steps = tol, max_steps
+        self.tol, self.max_steps, self.near = tol, max_steps, near
         self.rows: Tensor | None = None
         self.factorizations = 0
         # When steps are compared next, and whether they turned.
@@ -132,7 +138,7 @@ class LongWay:
             return x, (steps, 0.0), 1
         left = min(steps_left(since, now, target), _FAR if plain else 2 * (steps - since[0]))
         faster: Accelerated | Tensor | None = None
-        if not plain or self.rows is not None or (left > NEAR and left > self._few):
+        if not plain or self.rows is not None or (left > self.near and left > self._few):
             if self._some_may_leave(left, len(x)):
                 if self.rows is None:
                     self.defect = self._defects()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 FIRST_LOOK = 4
 """Steps before the residual is first measured; later ones follow the rate seen so far."""
 NEAR = 20
-"""Steps left that are not worth a thought."""
+"""Steps left that are not worth a thought, where no more is said."""
 PAST = 5
 """Iterates that are remembered: a jump of reduced rank 4 starts from as many."""
 _SMALL = 1000
@@ -81,11 +81,15 @@ class Successor(Protocol):
 
 
 def run(
-    prepared: Prepared, tol: float, max_steps: int, successor: Successor | None = None
+    prepared: Prepared,
+    tol: float,
+    max_steps: int,
+    successor: Successor | None = None,
+    near: int = NEAR,
 ) -> Solved:
     """Advance until the residual meets the tolerance, is not finite, or the steps are spent.
 
-    Where a measurement says that more than `NEAR` steps are left, the successor goes on.
+    Where a measurement says that more than `near` steps are left, the successor goes on.
     """
     x = prepared.start()
     past: deque[Tensor] = deque(maxlen=PAST)
@@ -103,7 +107,7 @@ def run(
             if converged or steps >= max_steps or not math.isfinite(residual):
                 return Solved(point, steps, residual, converged, prepared.factorizations)
             since, seen = seen or (0, scale), (steps, residual)
-            if successor is not None and steps_left(since, seen, tol * scale) > NEAR:
+            if successor is not None and steps_left(since, seen, tol * scale) > near:
                 return successor(Look(x, y, moved, past, since, seen, scale))
             look = next_look(since, seen, tol * scale, reach)
             look = min(look, steps + prepared.stride, max_steps)
