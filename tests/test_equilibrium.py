@@ -27,6 +27,7 @@ from contraction_nets.nn.iterations import (
 )
 from contraction_nets.nn.iterations import auto as auto_module
 from contraction_nets.nn.iterations.accelerated import Accelerated
+from contraction_nets.nn.iterations.costs import Costs
 from contraction_nets.nn.iterations.loop import run
 from contraction_nets.nn.operators import Convolution, Dense, Sparse
 
@@ -455,6 +456,47 @@ def test_a_large_matrix_is_not_copied(seed, spec, name):
         }
         assert torch.allclose(ends["whole"].x, ends["copied"].x, rtol=0, atol=1e-8)
         assert ends["whole"].converged == ends["copied"].converged
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_newton_takes_no_more_steps_without_a_copy(spec):
+    """Its right-hand side is that of A x + s, not of what the plain step makes of it."""
+    rng = np.random.default_rng(0)
+    A = torch.from_numpy(rng.uniform(size=(60, 60)))
+    A *= 0.99 / A.sum(dim=1, keepdim=True)
+    A.diagonal().sub_(torch.from_numpy(rng.uniform(0, 5, 60)))
+    s = torch.from_numpy(rng.normal(size=(1, 60)))
+    copied, whole = (
+        solve_equilibrium(operator, s, spec, iteration="newton", tol=1e-10)
+        for operator in (Dense(A), Large(A))
+    )
+    assert (whole.steps, whole.factorizations) == (copied.steps, copied.factorizations)
+
+
+def test_no_sample_leaves_where_all_seem_done():
+    """A residual may be above its target, and yet not where that is rounded as samples are."""
+    problem = Case("projected", 20, 5).build()
+    base = DiagonalResolvent().prepare(Dense(problem.A), get_activation("relu"), problem.s)
+    way = long_way.LongWay(base, problem.A, Costs(20, 400), 1e-4, 100, 8)
+    x, y = base.s.clone(), base.s.clone()
+    assert way._leave_out(torch.zeros(5, dtype=torch.bool), x, y, 1e6) == (x, y)
+    assert way.rows is None
+
+
+@pytest.mark.parametrize("tol", [math.nan, math.inf, -1e-3, "0.1", None])
+def test_tolerances_that_are_none_are_refused(tol):
+    A, s = problem(0)
+    with pytest.raises(ValueError, match="tol"):
+        solve_equilibrium(A, s, tol=tol)
+    with pytest.raises(ValueError, match="tol"):
+        equilibrium(A, s, backward_tol=tol)
+
+
+def test_weights_of_the_norm_may_be_in_single_precision():
+    A, s = problem(0)
+    eta = torch.linspace(1, 1.0625, 6)
+    single, double = (solve_equilibrium(A, s, eta=e).error_bound for e in (eta, eta.double()))
+    assert single == double < math.inf
 
 
 def test_newton_ends_exactly_and_counts_what_it_factors():

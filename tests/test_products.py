@@ -46,6 +46,13 @@ def test_it_is_taken_for_many_multiplications_in_single_precision():
     assert products.least_rows(torch.zeros(3000, 3000)) == 4
     assert products.least_rows(W.double()) is None
     assert products.least_rows(torch.zeros(0, 0)) is None
+    assert products.least_rows(W.T) == 8
+    # Views have strides for which oneDNN has no fast product, or none at all.
+    for view in (torch.zeros(600, 500)[:, :500].T[:500], torch.zeros(1000, 1000)[::2, ::2]):
+        assert products.least_rows(view[:400, :400]) is None
+    hankel = torch.full((1199,), 1e-3).unfold(0, 600, 1)
+    assert products.least_rows(hankel) is None
+    assert solve_equilibrium(hankel, torch.ones(50, 600), iteration="average").converged
     with torch.backends.mkldnn.flags(enabled=False):
         assert products.least_rows(W) is None
     before = torch.get_float32_matmul_precision()

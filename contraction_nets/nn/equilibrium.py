@@ -17,6 +17,7 @@ from contraction_nets.nn.compiled import compiled_equilibrium
 from contraction_nets.nn.implicit import Equilibrium, Settings
 from contraction_nets.nn.iterations import Elementwise, Iteration, get_iteration
 from contraction_nets.nn.operators import Dense, StateOperator
+from contraction_nets.nn.options import at_least_zero
 from contraction_nets.nn.solves import (
     EquilibriumResult,
     Monitor,
@@ -62,6 +63,11 @@ def solve_equilibrium(
     EquilibriumResult
         The residual is that of the x returned.
 
+    Raises
+    ------
+    ValueError
+        A negative or infinite tolerance, or one that is no number.
+
     Warns
     -----
     ConvergenceWarning
@@ -71,6 +77,7 @@ def solve_equilibrium(
         dtype = solving_dtype(A.dtype)
         A, s = Dense(A.to(dtype)), s.to(dtype) if dtype != A.dtype else s
     phi = get_activation(activation) if isinstance(activation, str) else activation
+    tol = at_least_zero(tol, "tol")
     result = solve(A, s, phi, get_iteration(iteration), tol, max_steps, eta)
     if not result.converged:
         warnings.warn(not_converged(result, s, tol), ConvergenceWarning, stacklevel=2)
@@ -117,6 +124,11 @@ def equilibrium(
     tensor of the shape of s, in the dtype of A
         Computed in float32 where that is half precision.
 
+    Raises
+    ------
+    ValueError
+        A negative or infinite tolerance, or one that is no number.
+
     Warns
     -----
     ConvergenceWarning
@@ -127,8 +139,8 @@ def equilibrium(
         kind,
         get_activation(activation),
         get_iteration(iteration),
-        tol,
-        backward_tol,
+        at_least_zero(tol, "tol"),
+        at_least_zero(backward_tol, "backward_tol"),
         max_steps,
         monitor,
     )

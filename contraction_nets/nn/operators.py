@@ -97,6 +97,7 @@ class Dense(StateOperator):
 
     def row_sums(self, eta: Tensor) -> Tensor:
         majorant = self.without_diagonal().weight.to(torch.float64).abs()
+        eta = eta.to(torch.float64)
         return self.diagonal + majorant @ eta.expand(len(majorant)) / eta
 
     def without_diagonal(self, gain: Tensor | None = None) -> Dense:

@@ -33,6 +33,8 @@ def least_rows(W: Tensor) -> int | None:
         return None
     if torch.get_float32_matmul_precision() != "highest":
         return None  # addmm may then do with fewer digits
+    if not W.is_contiguous() and not W.T.is_contiguous():
+        return None  # it has no fast product for other strides
     return max(_LEAST_ROWS, -(-LEAST // W.numel()))
 
 

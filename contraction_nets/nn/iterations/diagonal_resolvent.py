@@ -99,7 +99,7 @@ class _WholeMap(DiagonalMap):
     """The same without A_off: x ↦ J(A x + s − diag(A) x)."""
 
     def advance(self, x: Tensor, y: Tensor) -> Tensor:
-        return self._resolvent(y.addcmul_(self.diagonal, x, value=-1))
+        return self._resolvent(torch.addcmul(y, self.diagonal, x, value=-1))
 
     def preactivation(self, x: Tensor, y: Tensor) -> Tensor:
         return y

@@ -184,9 +184,6 @@ class LongWay:
 
     def _measure(self, x: Tensor, y: Tensor) -> tuple[float, float]:
         """max |x − φ(A x + s)| and max |x|, also of the samples that have left."""
-        if not len(x):
-            self.x, self.moved = x, x
-            return 0.0, 0.0
         self.moved = x - self.stage.image(x, y)
         if self.rows is None:
             self.x = x
@@ -229,6 +226,8 @@ class LongWay:
         if self.rows is not None:
             unmet = unmet[self.rows]
         places = unmet.nonzero()[:, 0]
+        if not len(places):  # the comparison of samples rounds the target
+            return x, y
         if self.stage.stride > 1:
             saved = left * (self.cost(len(x)) - self.cost(len(places)))
             if 2 * len(places) > len(x) or saved < self.costs.leaving_out(len(x)):

@@ -123,7 +123,7 @@ def largest(x: Tensor) -> float:
     low, high = torch.aminmax(x)
     if x.device.type != "cpu":  # one transfer instead of two
         low, high = torch.stack([low, high]).cpu()
-    return max(-float(low), float(high))
+    return max(float(high), -float(low))
 
 
 def next_look(
