@@ -33,11 +33,14 @@ _STATUS = {
     "unbounded_inaccurate": Status.UNBOUNDED,
     "user_limit": Status.ITERATION_LIMIT,
 }
-_ACCURATE = {
-    "CLARABEL": {"tol_gap_abs": 1e-13, "tol_gap_rel": 1e-13, "tol_feas": 1e-13},
-    "OSQP": {"eps_abs": 1e-9, "eps_rel": 1e-9, "max_iter": 100_000, "polishing": True},
-    "SCS": {"eps_abs": 1e-9, "eps_rel": 1e-9, "max_iters": 100_000},
+_ACCURATE: dict[str, tuple[dict[str, Any], ...]] = {
+    "CLARABEL": tuple(
+        dict.fromkeys(("tol_gap_abs", "tol_gap_rel", "tol_feas"), tol) for tol in (1e-13, 1e-10)
+    ),
+    "OSQP": ({"eps_abs": 1e-9, "eps_rel": 1e-9, "max_iter": 100_000, "polishing": True},),
+    "SCS": ({"eps_abs": 1e-9, "eps_rel": 1e-9, "max_iters": 100_000},),
 }
+"""Options to try one after the other, before those of cvxpy."""
 
 
 @dataclass(frozen=True)
@@ -122,18 +125,19 @@ class Cvxpy(Backend):
     def _run(self, problem: Any) -> tuple[Status, int]:
         import cvxpy
 
-        accurate = _ACCURATE.get(self.cvxpy_solver, {}) if self.accurate else {}
+        accurate = _ACCURATE.get(self.cvxpy_solver, ()) if self.accurate else ()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the status says that a solution is inaccurate
             # A tolerance at the limit of float64 can stop a solver that its defaults do not;
             # cold, because cvxpy's warm start keeps the solver object and its tolerances.
-            for options in (accurate, {"warm_start": False}):
+            for attempt, options in enumerate((*accurate, {})):
                 try:
-                    problem.solve(solver=self.cvxpy_solver, **options)
+                    cold = {"warm_start": False} if attempt else {}
+                    problem.solve(solver=self.cvxpy_solver, **options, **cold)
                 except cvxpy.error.SolverError:
                     continue
                 # Stopped on the way to tight tolerances, it can be farther off than the defaults.
-                if options is accurate and problem.status == "optimal_inaccurate":
+                if options and problem.status == "optimal_inaccurate":
                     continue
                 iterations = problem.solver_stats.num_iters
                 return _STATUS.get(problem.status, Status.FAILED), int(iterations or 0)

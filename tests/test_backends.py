@@ -77,6 +77,7 @@ def test_scale_changes_nothing(solver, scale, gamma):
 @pytest.mark.parametrize("solver", of_kind("projection"))
 @given(seeds, st.integers(1, 8), st.sampled_from([-2.0, 0.0, 0.5, 0.95, 7.0]))
 @example(1399, 8, 0.0)  # Clarabel stops far from the tight tolerances that cvxpy passes on
+@example(367, 6, 0.5)  # fails at them, and its own leave an active set that is wrong
 @settings(max_examples=25, deadline=None)
 def test_random_matrices(solver, seed, n, gamma):
     installed(solver)
