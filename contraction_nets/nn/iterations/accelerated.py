@@ -29,20 +29,18 @@ class Accelerated(Prepared):
     base : DiagonalMap
     patience : int
         At least one.
-
-    Attributes
-    ----------
-    ahead : int
-        Steps up to the next proposal, and with it.
     """
-
-    ahead = 1
 
     def __init__(self, base: DiagonalMap, patience: int) -> None:
         super().__init__(base.linear, base.s)
         self.base, self.patience = base, patience
         self._state: dict[str, Tensor] = {}
         self._resting = False
+
+    @property
+    def ahead(self) -> int:
+        """Steps up to the next proposal, and with it."""
+        return 1
 
     @abstractmethod
     def propose(self, x: Tensor, g: Tensor, f: Tensor, failed: Tensor | None) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -34,8 +33,9 @@ class DiagonalResolvent(Iteration):
         if operator.entries > _COPIED + _COPIED_FOR * s.numel():
             return _WholeMap(operator, a, activation, s)
         if activation.homogeneous:
-            gain = (1 - a).reciprocal_()
-            return _HomogeneousMap(operator.without_diagonal(gain), a, activation, s, gain)
+            gap = 1 - a
+            gain = gap.reciprocal()
+            return _HomogeneousMap(operator.without_diagonal(gain), a, activation, s, gap, gain)
         return DiagonalMap(operator.without_diagonal(), a, activation, s)
 
 
@@ -117,15 +117,12 @@ class _HomogeneousMap(DiagonalMap):
         diagonal: Tensor,
         activation: Elementwise,
         drive: Tensor,
+        gap: Tensor,
         gain: Tensor,
     ) -> None:
         Prepared.__init__(self, linear, drive * gain)
-        self.diagonal, self.activation, self.drive, self.gain = diagonal, activation, drive, gain
-
-    @cached_property
-    def gap(self) -> Tensor:
-        """1 − diag(A)."""
-        return 1 - self.diagonal
+        self.diagonal, self.activation, self.drive = diagonal, activation, drive
+        self.gap, self.gain = gap, gain
 
     def advance(self, x: Tensor, y: Tensor) -> Tensor:
         return self.activation(y)
@@ -134,6 +131,7 @@ class _HomogeneousMap(DiagonalMap):
         return torch.addcmul(self.diagonal * x, y, self.gap)
 
     def take(self, rows: Tensor) -> DiagonalMap:
+        activation = self.activation.take(rows)
         return _HomogeneousMap(
-            self.linear, self.diagonal, self.activation.take(rows), self.drive[rows], self.gain
+            self.linear, self.diagonal, activation, self.drive[rows], self.gap, self.gain
         )

@@ -326,7 +326,7 @@ class LongWay:
         if self._slopes is not None:
             active, shared = self._slopes
             return active, shared or len(x) == 1
-        slope = self.base.activation.linear
+        slope = self.whole.activation.linear
         if slope is not None:
             self._slopes = found = sharing(slope)
             return found

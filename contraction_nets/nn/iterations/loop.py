@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -74,10 +75,8 @@ class Look:
     scale: float
 
 
-class Successor(Protocol):
-    """What goes on from there to the end."""
-
-    def __call__(self, look: Look) -> Solved: ...
+Successor = Callable[[Look], Solved]
+"""What goes on from there to the end."""
 
 
 def run(

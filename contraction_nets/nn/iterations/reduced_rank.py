@@ -56,7 +56,7 @@ class _ReducedRank(Accelerated):
         self._past = [x.flatten(1) for x in past][-rank - 1 :]
 
     @property
-    def ahead(self) -> int:  # type: ignore[override]
+    def ahead(self) -> int:
         return self.rank + 2 - len(self._past)
 
     def advance(self, x: Tensor, y: Tensor) -> Tensor:
